@@ -1,0 +1,1 @@
+export { KhoError } from './errors.js';
