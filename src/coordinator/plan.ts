@@ -1,0 +1,51 @@
+import type { DriverModule, Mode } from '../workers/index.js';
+
+/** The modelled machine. */
+export interface HostOptions {
+  readonly arch: 'x86_64';
+  /** Bytes of RAM, a multiple of 2 MiB. */
+  readonly memory: number;
+  /** NUMA nodes, which share the memory evenly. */
+  readonly nodes: number;
+  /** The kernel command line: `kho=`, `kho_scratch=`, `reserve_mem=` take effect, the rest is carried along. */
+  readonly cmdline: string;
+  /** CPUs; the model of boot-time allocations scales with them. */
+  readonly cpus: number;
+  /** The kernel release that `kexec-metadata` names; at most 64 characters. */
+  readonly release: string;
+}
+
+/** What happens when the blackout overruns its budget. */
+export type OverrunPolicy = 'cancel' | 'ignore';
+
+export interface Budget {
+  /** Milliseconds from freeze to the last driver restored. */
+  readonly blackout: number;
+  readonly onOverrun: OverrunPolicy;
+}
+
+/** One entry of a scenario's `drivers`: instances of one driver. Entries of the same driver add up. */
+export interface DriverRegistration {
+  readonly module: DriverModule;
+  readonly count: number;
+  readonly options: unknown;
+  /** Names of drivers whose prepare and freeze come first. */
+  readonly after: readonly string[];
+  /** Higher goes first where there is a choice. */
+  readonly priority: number;
+  /** Where the entry stands (`host.yaml:12`), for messages. */
+  readonly where?: string;
+}
+
+/** A run, fully spelled out: what a scenario file and the command line's options come to. */
+export interface RunPlan {
+  readonly host: HostOptions;
+  readonly profile: 'kho-v4';
+  readonly mode: Mode;
+  /** Threads of the pool. */
+  readonly workers: number;
+  /** What is handed over depends on the scenario and this number alone. */
+  readonly seed: number;
+  readonly budget?: Budget;
+  readonly drivers: readonly DriverRegistration[];
+}

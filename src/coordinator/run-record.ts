@@ -1,0 +1,115 @@
+import type { Budget, HostOptions } from './plan.js';
+import type { Timeline } from './timeline.js';
+
+export const RUN_RECORD_VERSION = 1;
+
+/** Whose memory a range is. */
+export interface RangeOwner {
+  /** `pages`: a driver's own; `blob`: a sub-FDT or sub-blob; `root`: the root FDT; `reserve_mem`: a named reservation. */
+  readonly kind: 'pages' | 'blob' | 'root' | 'reserve_mem';
+  /** The driver, or the name of the sub-blob or reservation. */
+  readonly name: string;
+  readonly instance?: string;
+  readonly shard?: number;
+}
+
+/** One preserved object, with the digest of its content at the jump. */
+export interface RangeRecord {
+  readonly address: number;
+  readonly order: number;
+  readonly owner: RangeOwner;
+  readonly sha256: string;
+  /** CRC-32 of each page, little-endian, base64: tells which page of a large object differs. */
+  readonly pageCrcs: string;
+}
+
+/** A page of the tracker; not preserved itself, but needed to find what is. */
+export interface TrackerPageRecord {
+  readonly address: number;
+  readonly sha256: string;
+}
+
+export interface DriverRecord {
+  readonly name: string;
+  readonly compatible: string;
+  readonly hosted: boolean;
+  /** URL and spelling of the module, for `verify`. */
+  readonly module: { readonly url: string; readonly origin: string };
+  readonly instances: number;
+  readonly shards: number;
+  readonly nodes: number;
+  readonly properties: number;
+  /** The driver's FDT in the modelled memory. */
+  readonly blob: { readonly address: number; readonly size: number };
+  /** Bytes of preserved pages that the driver's instances own, without the FDT. */
+  readonly pageBytes: number;
+}
+
+export interface InstanceRecord {
+  readonly driver: string;
+  readonly name: string;
+  /** SHA-256 of the snapshot of its state, taken while it was frozen. */
+  readonly digest: string;
+}
+
+/** What the successor did with one instance. */
+export interface RestoredInstance {
+  readonly driver: string;
+  readonly name: string;
+  /** SHA-256 of the snapshot of the rebuilt state. */
+  readonly digest: string;
+}
+
+export interface UnclaimedRange {
+  readonly address: number;
+  readonly order: number;
+}
+
+/** A failure in words, as it is printed and as `--json` shows it. */
+export interface FailureRecord {
+  readonly code: string;
+  readonly message: string;
+  readonly driver?: string;
+  readonly instance?: string;
+  readonly address?: number;
+}
+
+/** What the successor found and did: the answer of its process. */
+export interface SuccessorReport {
+  readonly bootRecord: { readonly kind: string; readonly address: number; readonly root: number };
+  readonly previousRelease: string;
+  readonly kexecCount: number;
+  readonly preservedObjects: number;
+  readonly preservedBytes: number;
+  readonly restored: readonly RestoredInstance[];
+  readonly revived: readonly { readonly name: string; readonly address: number; readonly size: number }[];
+  readonly unclaimed: readonly UnclaimedRange[];
+  readonly failures: readonly FailureRecord[];
+  readonly timeline: Timeline;
+}
+
+/** run.json: everything about a run that is not handed over itself. Times, thread ids and dates live only here. */
+export interface RunRecord {
+  readonly schemaVersion: typeof RUN_RECORD_VERSION;
+  readonly khorus: string;
+  readonly node: string;
+  readonly date: string;
+  readonly host: HostOptions & {
+    readonly ranges: readonly { readonly base: number; readonly size: number; readonly nid: number }[];
+    readonly scratch: readonly { readonly address: number; readonly size: number }[];
+    readonly reserveMem: readonly { readonly name: string; readonly address: number; readonly size: number }[];
+  };
+  readonly profile: string;
+  readonly mode: string;
+  readonly workers: number;
+  readonly seed: number;
+  readonly budget?: Budget;
+  readonly drivers: readonly DriverRecord[];
+  readonly instances: readonly InstanceRecord[];
+  readonly root: { readonly address: number; readonly size: number };
+  readonly ranges: readonly RangeRecord[];
+  readonly tracker: readonly TrackerPageRecord[];
+  readonly timeline: Timeline;
+  /** Absent until a successor ran. */
+  readonly successor?: SuccessorReport;
+}

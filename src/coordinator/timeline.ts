@@ -1,0 +1,139 @@
+/**
+ * The phases of a handover, in order. The blackout is freeze to restore; `prepare` and `finish` are brownout: the
+ * machines run. `cancel` and `snapshot` are outside of the blackout too.
+ */
+export type Phase =
+  | 'prepare'
+  | 'freeze'
+  | 'serialize'
+  | 'finalize'
+  | 'jump'
+  | 'snapshot'
+  | 'boot'
+  | 'restore'
+  | 'finish'
+  | 'cancel';
+
+/** The phases whose sum is the blackout. */
+export const BLACKOUT_PHASES = ['freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;
+
+/** One callback, or one step of the coordinator's own. Times are milliseconds since the run began. */
+export interface TimelineSpan {
+  readonly phase: Phase;
+  /** The driver; for steps of the coordinator, what it did (`render netdevsim`, `root FDT`) is in `step` instead. */
+  readonly driver?: string;
+  readonly instance?: string;
+  readonly shard?: number;
+  readonly step?: string;
+  /** Which thread ran it: an index of {@link Timeline.threads}. */
+  readonly thread: number;
+  /** When it could have begun; from here to `start` it waited for a thread. */
+  readonly queued: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A phase as a whole, on the clock of the thread that led it. */
+export interface PhaseSpan {
+  readonly phase: Phase;
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface TimelineThread {
+  readonly role: 'main' | 'worker' | 'host' | 'successor';
+  /** Node's thread id, unique in its process. */
+  readonly threadId: number;
+  /** For a host: the driver that lives there. */
+  readonly driver?: string;
+}
+
+/** Everything that happened, and when: part of run.json, and what the reports are made from. */
+export interface Timeline {
+  readonly threads: readonly TimelineThread[];
+  readonly phases: readonly PhaseSpan[];
+  readonly spans: readonly TimelineSpan[];
+}
+
+/** Collects a {@link Timeline} in the main thread. */
+export class TimelineRecorder {
+  readonly #epoch: bigint;
+  readonly #threads: TimelineThread[] = [];
+  readonly #threadIndex = new Map<string, number>();
+  readonly #phases: PhaseSpan[] = [];
+  readonly #spans: TimelineSpan[] = [];
+
+  /** `epoch` is process.hrtime.bigint() at the start of the run: one clock for all threads of the machine. */
+  constructor(epoch: bigint) {
+    this.#epoch = epoch;
+  }
+
+  /** Milliseconds since the run began. */
+  now(): number {
+    return Number(process.hrtime.bigint() - this.#epoch) / 1e6;
+  }
+
+  /** The index of a thread, which is added when it is met for the first time. */
+  thread(thread: TimelineThread): number {
+    const key = `${thread.role} ${thread.threadId}`;
+    let index = this.#threadIndex.get(key);
+    if (index === undefined) {
+      index = this.#threads.push(thread) - 1;
+      this.#threadIndex.set(key, index);
+    }
+    return index;
+  }
+
+  add(span: TimelineSpan): void {
+    this.#spans.push(span);
+  }
+
+  /** Runs `work` as a phase; the phase is recorded even if it fails. */
+  async phase<T>(phase: Phase, work: () => Promise<T> | T): Promise<T> {
+    const start = this.now();
+    try {
+      return await work();
+    } finally {
+      this.#phases.push({ phase, start, end: this.now() });
+    }
+  }
+
+  /** Runs one step of the main thread's own. */
+  step<T>(phase: Phase, step: string, work: () => T): T {
+    const start = this.now();
+    try {
+      return work();
+    } finally {
+      const thread = this.thread({ role: 'main', threadId: 0 });
+      this.#spans.push({ phase, step, thread, queued: start, start, end: this.now() });
+    }
+  }
+
+  /** Adds what another process measured, shifted so that it begins where this clock is at `offset`. */
+  append(other: Timeline, offset: number): void {
+    const threads = other.threads.map((thread) => this.thread(thread));
+    const shift = <T extends { start: number; end: number }>(span: T): T => ({
+      ...span,
+      start: span.start + offset,
+      end: span.end + offset,
+    });
+    for (const phase of other.phases) this.#phases.push(shift(phase));
+    for (const span of other.spans) {
+      this.#spans.push({ ...shift(span), queued: span.queued + offset, thread: threads[span.thread] ?? 0 });
+    }
+  }
+
+  get timeline(): Timeline {
+    return { threads: [...this.#threads], phases: [...this.#phases], spans: [...this.#spans] };
+  }
+}
+
+/** How long a phase took, in milliseconds; 0 if it did not happen. */
+export function phaseDuration(timeline: Timeline, phase: Phase): number {
+  return timeline.phases.reduce((sum, span) => (span.phase === phase ? sum + (span.end - span.start) : sum), 0);
+}
+
+/** The blackout: the sum of its phases, in milliseconds. */
+export function blackoutDuration(timeline: Timeline): number {
+  return BLACKOUT_PHASES.reduce((sum, phase) => sum + phaseDuration(timeline, phase), 0);
+}

@@ -1,0 +1,3 @@
+export * from './layout.js';
+export { Stage, type StageHandle, type StageOptions } from './stage.js';
+export { propertyWords, ShardWriter } from './writer.js';

@@ -1,0 +1,125 @@
+/**
+ * The stage's layout in one SharedArrayBuffer. All offsets and sizes are in 32-bit words; a `ref` is the word offset of
+ * a record, so 0 (the header) is never a record and means "none".
+ *
+ * ```text
+ *         +---------------------------------------------------------------+
+ *      0  | header: one cache line (16 words) for each contended word     |
+ *         |   [0] MAGIC  [1..6] geometry       written once, before share |
+ *         |   [16] ARENA_NEXT                  Atomics.add                |
+ *         |   [32] NODE_COUNT                  Atomics.add                |
+ *         |   [48] NAME_COUNT                  Atomics.add                |
+ *         +---------------------------------------------------------------+
+ *     64  | shard records: one cache line each, written by the shard's    |
+ *         |   one thread: FIRST LAST USED_BYTES NODES PROPERTIES          |
+ *         +---------------------------------------------------------------+
+ *         | name slots: 2^n refs of name records, 0 = free  (CAS)         |
+ *         +---------------------------------------------------------------+
+ *         | node slots: 2^n refs of node records, 0 = free  (CAS)         |
+ *         +---------------------------------------------------------------+
+ *         | arenas of 64 KiB, handed to threads by ARENA_NEXT; a thread   |
+ *         | fills its own with name records, node records and fragments   |
+ *         +---------------------------------------------------------------+
+ *
+ *  name record      [ID | LENGTH | HASH | text, NUL-padded to words]
+ *  node record      [ID | LENGTH | HASH | PARENT | text with its NUL, padded: the wire form of a node's name]
+ *  fragment         [NEXT | NODE | USED | properties in FDT wire form, with name ids for string offsets]
+ * ```
+ *
+ * **Protocol.** A name or node record is filled with plain stores in an arena that only the filling thread knows, then
+ * published by one compare-and-swap of its slot (release). A reader that finds a non-zero slot loads it with
+ * Atomics.load (acquire) before it reads the record; a published record never changes. A fragment belongs to one shard,
+ * and a shard to one thread at a time: its words are plain, and are read by another thread only after a message from
+ * the writing thread (which orders them). USED is stored last, so a fragment is whole up to USED at any moment.
+ */
+
+export const STAGE_MAGIC = 0x4b535447; // "KSTG"
+const CACHE_LINE_WORDS = 16;
+
+export const HEADER_MAGIC = 0;
+export const HEADER_SHARD_COUNT = 1;
+export const HEADER_NAME_SLOTS = 2;
+export const HEADER_NODE_SLOTS = 3;
+export const HEADER_TOTAL_WORDS = 4;
+export const HEADER_ARENA_NEXT = CACHE_LINE_WORDS;
+export const HEADER_NODE_COUNT = HEADER_ARENA_NEXT + CACHE_LINE_WORDS;
+export const HEADER_NAME_COUNT = HEADER_NODE_COUNT + CACHE_LINE_WORDS;
+export const HEADER_WORDS = HEADER_NAME_COUNT + CACHE_LINE_WORDS;
+
+export const SHARD_FIRST = 0;
+export const SHARD_LAST = 1;
+export const SHARD_USED_BYTES = 2;
+export const SHARD_NODES = 3;
+export const SHARD_PROPERTIES = 4;
+export const SHARD_WORDS = CACHE_LINE_WORDS;
+
+export const NAME_ID = 0;
+export const NAME_LENGTH = 1;
+export const NAME_HASH = 2;
+export const NAME_TEXT = 3;
+
+export const NODE_ID = 0;
+export const NODE_LENGTH = 1;
+export const NODE_HASH = 2;
+export const NODE_PARENT = 3;
+export const NODE_TEXT = 4;
+
+export const FRAGMENT_NEXT = 0;
+export const FRAGMENT_NODE = 1;
+export const FRAGMENT_USED = 2;
+export const FRAGMENT_DATA = 3;
+
+/** A property in a fragment: tag and length in wire order, the name id in native order, then the value. */
+export const PROPERTY_TAG = 0;
+export const PROPERTY_LENGTH = 1;
+export const PROPERTY_NAME = 2;
+export const PROPERTY_VALUE = 3;
+
+export const ARENA_BYTES = 64 * 1024;
+export const ARENA_WORDS = ARENA_BYTES / 4;
+/** A request beyond this share of an arena gets arenas of its own, so that at most this much is ever left unused. */
+export const LARGE_REQUEST_WORDS = ARENA_WORDS / 4;
+
+/** The stage's heap stays below 4 GiB, so that a word index fits 30 bits (and a WebAssembly memory could hold it). */
+export const MAX_STAGE_BYTES = 2 ** 32;
+
+/** Where each part of a stage begins, computed from its geometry. */
+export interface StageGeometry {
+  readonly shardCount: number;
+  readonly nameSlots: number;
+  readonly nodeSlots: number;
+  readonly shardsAt: number;
+  readonly nameSlotsAt: number;
+  readonly nodeSlotsAt: number;
+  readonly arenasAt: number;
+  readonly totalWords: number;
+}
+
+/** The geometry of a stage with these counts; `arenaBytes` is rounded up to whole arenas. Slots must be powers of two. */
+export function stageGeometry(counts: {
+  shardCount: number;
+  nameSlots: number;
+  nodeSlots: number;
+  arenaBytes: number;
+}): StageGeometry {
+  const { shardCount, nameSlots, nodeSlots } = counts;
+  const shardsAt = HEADER_WORDS;
+  const nameSlotsAt = shardsAt + shardCount * SHARD_WORDS;
+  const nodeSlotsAt = nameSlotsAt + nameSlots;
+  const arenasAt = Math.ceil((nodeSlotsAt + nodeSlots) / ARENA_WORDS) * ARENA_WORDS;
+  const totalWords = arenasAt + Math.ceil(counts.arenaBytes / ARENA_BYTES) * ARENA_WORDS;
+  return { shardCount, nameSlots, nodeSlots, shardsAt, nameSlotsAt, nodeSlotsAt, arenasAt, totalWords };
+}
+
+/** A node of the stage: the ref of its record, or a driver's root (see {@link driverRoot}). */
+export type NodeRef = number;
+
+/** The parent of driver `index`'s instance nodes. Below the header's size, so never the ref of a record. */
+export function driverRoot(index: number): NodeRef {
+  return -(index + 1);
+}
+
+/** The driver index of a {@link driverRoot}. */
+export function driverOfRoot(root: NodeRef): number {
+  return -root - 1;
+}

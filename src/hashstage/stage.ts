@@ -1,0 +1,318 @@
+import { KhoError } from '../errors.js';
+import {
+  ARENA_BYTES,
+  ARENA_WORDS,
+  HEADER_ARENA_NEXT,
+  HEADER_MAGIC,
+  HEADER_NAME_COUNT,
+  HEADER_NAME_SLOTS,
+  HEADER_NODE_COUNT,
+  HEADER_NODE_SLOTS,
+  HEADER_SHARD_COUNT,
+  HEADER_TOTAL_WORDS,
+  LARGE_REQUEST_WORDS,
+  MAX_STAGE_BYTES,
+  NAME_HASH,
+  NAME_ID,
+  NAME_LENGTH,
+  NAME_TEXT,
+  NODE_HASH,
+  NODE_ID,
+  NODE_LENGTH,
+  NODE_PARENT,
+  NODE_TEXT,
+  type NodeRef,
+  STAGE_MAGIC,
+  type StageGeometry,
+  stageGeometry,
+} from './layout.js';
+
+/** What another thread needs to attach to a stage; structured-cloneable, shares the memory. */
+export interface StageHandle {
+  readonly buffer: SharedArrayBuffer;
+}
+
+/** The bounds of a stage. Everything is reserved at once and committed by the system when first touched. */
+export interface StageOptions {
+  /** Number of shards that may write. */
+  shardCount: number;
+  /** Sum of the FDT bytes that the shards declared; sizes arenas and slots. */
+  maxBytes: number;
+  /** Number of threads that may write at once: each may leave part of an arena unused. */
+  threads: number;
+  /** How many distinct property names there is room for; default 65536. */
+  maxNames?: number;
+}
+
+/** The smallest FDT node: tag, one word of name, end tag. So `maxBytes / 12` bounds the number of nodes. */
+const SMALLEST_NODE_BYTES = 12;
+/** A node of 12 wire bytes takes at most this many in the stage: record, fragment header. */
+const STAGE_BYTES_PER_WIRE_BYTE = 4;
+
+/**
+ * The shared-memory state tree: a hash table of nodes, keyed by (parent, name), and of property names.
+ *
+ * One `Stage` object serves one thread: it holds that thread's arena. Every thread makes its own with
+ * {@link Stage.attach}. Layout and protocol: layout.ts.
+ */
+export class Stage {
+  readonly geometry: StageGeometry;
+  /** The heap by words, for the writer and the finalizer. */
+  readonly words: Int32Array;
+  /** The same heap by bytes. */
+  readonly bytes: Uint8Array;
+  readonly #buffer: SharedArrayBuffer;
+  #cursor = 0;
+  #arenaEnd = 0;
+  readonly #nameIds = new Map<string, number>();
+  readonly #nameTexts: (string | undefined)[] = [];
+
+  private constructor(buffer: SharedArrayBuffer) {
+    this.#buffer = buffer;
+    this.words = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+    this.geometry = stageGeometry({
+      shardCount: this.words[HEADER_SHARD_COUNT] as number,
+      nameSlots: this.words[HEADER_NAME_SLOTS] as number,
+      nodeSlots: this.words[HEADER_NODE_SLOTS] as number,
+      arenaBytes: 0,
+    });
+  }
+
+  /** Reserves a stage. KHO_ENOMEM if the declared bounds need more than 4 GiB. */
+  static create(options: StageOptions): Stage {
+    const nodeSlots = powerOfTwo(Math.max(1024, Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
+    const nameSlots = powerOfTwo(2 * (options.maxNames ?? 65536));
+    const arenaBytes =
+      STAGE_BYTES_PER_WIRE_BYTE * options.maxBytes + (options.threads + 2) * 2 * ARENA_BYTES + nameSlots * 64;
+    const geometry = stageGeometry({ shardCount: options.shardCount, nameSlots, nodeSlots, arenaBytes });
+    if (geometry.totalWords * 4 > MAX_STAGE_BYTES) {
+      throw new KhoError(
+        'KHO_ENOMEM',
+        `the drivers declare ${options.maxBytes} bytes of nodes, for which the stage would need ${geometry.totalWords * 4}; it may have ${MAX_STAGE_BYTES}`,
+        { size: options.maxBytes },
+      );
+    }
+    const buffer = new SharedArrayBuffer(geometry.totalWords * 4);
+    const words = new Int32Array(buffer);
+    words[HEADER_SHARD_COUNT] = options.shardCount;
+    words[HEADER_NAME_SLOTS] = nameSlots;
+    words[HEADER_NODE_SLOTS] = nodeSlots;
+    words[HEADER_TOTAL_WORDS] = geometry.totalWords;
+    words[HEADER_ARENA_NEXT] = geometry.arenasAt;
+    words[HEADER_NAME_COUNT] = 0;
+    words[HEADER_NODE_COUNT] = 0;
+    words[HEADER_MAGIC] = STAGE_MAGIC;
+    return new Stage(buffer);
+  }
+
+  /** This thread's view of a stage that another thread created. KHO_EINVAL if the buffer holds none. */
+  static attach(handle: StageHandle): Stage {
+    const header = new Int32Array(handle.buffer);
+    if (header[HEADER_MAGIC] !== STAGE_MAGIC) throw new KhoError('KHO_EINVAL', 'the buffer does not hold a stage');
+    return new Stage(handle.buffer);
+  }
+
+  get handle(): StageHandle {
+    return { buffer: this.#buffer };
+  }
+
+  /** How many node ids were given out. Ids are dense but for lost races. */
+  get nodeCount(): number {
+    return Atomics.load(this.words, HEADER_NODE_COUNT);
+  }
+
+  /** How many name ids were given out. */
+  get nameCount(): number {
+    return Atomics.load(this.words, HEADER_NAME_COUNT);
+  }
+
+  /** Bytes of arenas handed out so far. */
+  get arenaBytes(): number {
+    return (Atomics.load(this.words, HEADER_ARENA_NEXT) - this.geometry.arenasAt) * 4;
+  }
+
+  /** Touches the pages that `bytes` of arenas will use, so that no page fault falls into the blackout. */
+  touch(bytes: number): void {
+    const { nameSlotsAt, arenasAt } = this.geometry;
+    const end = Math.min(this.words.length, arenasAt + Math.ceil(bytes / 4));
+    // Adding nothing commits a page and cannot disturb a thread that is writing already.
+    for (let word = nameSlotsAt; word < end; word += 1024) Atomics.add(this.words, word, 0);
+  }
+
+  /**
+   * Room for `words` words in this thread's arena; they are private to the caller until it publishes them.
+   * KHO_ENOSPC when the stage is used up.
+   */
+  allocate(words: number): number {
+    if (this.#cursor + words > this.#arenaEnd) this.#refill(words);
+    const ref = this.#cursor;
+    this.#cursor += words;
+    return ref;
+  }
+
+  /** True if `ref` is where the next allocation would begin and `words` more fit there. */
+  canExtend(ref: number, words: number): boolean {
+    return ref === this.#cursor && this.#cursor + words <= this.#arenaEnd;
+  }
+
+  #refill(words: number): void {
+    const arenas = words > LARGE_REQUEST_WORDS ? Math.ceil(words / ARENA_WORDS) : 1;
+    const size = arenas * ARENA_WORDS;
+    const start = Atomics.add(this.words, HEADER_ARENA_NEXT, size);
+    if (start + size > this.words.length) {
+      Atomics.sub(this.words, HEADER_ARENA_NEXT, size);
+      throw new KhoError('KHO_ENOSPC', `the stage has no arena left for ${words * 4} bytes`, { size: words * 4 });
+    }
+    this.#cursor = start;
+    this.#arenaEnd = start + size;
+  }
+
+  /** The id of a property name, the same in every thread; 18 ns when this thread has met the name before. */
+  nameId(name: string): number {
+    const known = this.#nameIds.get(name);
+    if (known !== undefined) return known;
+    const id = this.words[this.#internName(name) + NAME_ID] as number;
+    this.#nameIds.set(name, id);
+    this.#nameTexts[id] = name;
+    return id;
+  }
+
+  /** The text of a name id that any thread got from {@link nameId}. */
+  nameText(id: number): string {
+    const known = this.#nameTexts[id];
+    if (known !== undefined) return known;
+    for (const [met, text] of this.names().entries()) this.#nameTexts[met] = text;
+    const text = this.#nameTexts[id];
+    if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
+    return text;
+  }
+
+  #internName(name: string): number {
+    const { words } = this;
+    const length = name.length;
+    const textWords = (length + 3) >>> 2;
+    const record = this.allocate(NAME_TEXT + textWords);
+    const hash = this.#packText(name, record + NAME_TEXT, textWords, 0);
+    const { nameSlotsAt, nameSlots } = this.geometry;
+    const mask = nameSlots - 1;
+    for (let probe = 0; probe < nameSlots; probe++) {
+      const slot = nameSlotsAt + ((hash + probe) & mask);
+      let found = Atomics.load(words, slot);
+      if (found === 0) {
+        words[record + NAME_LENGTH] = length;
+        words[record + NAME_HASH] = hash;
+        words[record + NAME_ID] = Atomics.add(words, HEADER_NAME_COUNT, 1);
+        found = Atomics.compareExchange(words, slot, 0, record);
+        if (found === 0) return record;
+      }
+      if (
+        words[found + NAME_HASH] === hash &&
+        words[found + NAME_LENGTH] === length &&
+        this.#sameText(found + NAME_TEXT, record + NAME_TEXT, textWords)
+      ) {
+        this.#cursor = record; // the record was never published: take its room back
+        return found;
+      }
+    }
+    this.#cursor = record;
+    throw new KhoError('KHO_ENOSPC', `the stage has no room for another property name ('${name}')`, { property: name });
+  }
+
+  /** The node `name` under `parent`, made if it is not there yet. The caller has checked the name. */
+  openNode(parent: NodeRef, name: string): NodeRef {
+    const { words } = this;
+    const length = name.length;
+    const textWords = (length + 4) >>> 2; // with its NUL
+    const record = this.allocate(NODE_TEXT + textWords);
+    const hash = this.#packText(name, record + NODE_TEXT, textWords, parent);
+    const { nodeSlotsAt, nodeSlots } = this.geometry;
+    const mask = nodeSlots - 1;
+    for (let probe = 0; probe < nodeSlots; probe++) {
+      const slot = nodeSlotsAt + ((hash + probe) & mask);
+      let found = Atomics.load(words, slot);
+      if (found === 0) {
+        words[record + NODE_LENGTH] = length;
+        words[record + NODE_HASH] = hash;
+        words[record + NODE_PARENT] = parent;
+        words[record + NODE_ID] = Atomics.add(words, HEADER_NODE_COUNT, 1);
+        found = Atomics.compareExchange(words, slot, 0, record);
+        if (found === 0) return record;
+      }
+      if (
+        words[found + NODE_HASH] === hash &&
+        words[found + NODE_PARENT] === parent &&
+        words[found + NODE_LENGTH] === length &&
+        this.#sameText(found + NODE_TEXT, record + NODE_TEXT, textWords)
+      ) {
+        this.#cursor = record;
+        return found;
+      }
+    }
+    this.#cursor = record;
+    throw new KhoError('KHO_ENOSPC', `the stage has no room for another node ('${name}')`);
+  }
+
+  /** The name of a node; for messages and the finalizer, not for hot paths. */
+  nodeName(node: NodeRef): string {
+    return this.#text(node + NODE_TEXT, this.words[node + NODE_LENGTH] as number);
+  }
+
+  /** The path of a node below its driver's root, such as `/netdevsim0/queue1`. */
+  nodePath(node: NodeRef): string {
+    let path = '';
+    for (let at = node; at > 0; at = this.words[at + NODE_PARENT] as number) path = `/${this.nodeName(at)}${path}`;
+    return path === '' ? '/' : path;
+  }
+
+  /** All property names by id, read from the name slots. Call after the writers are done. */
+  names(): (string | undefined)[] {
+    const { nameSlotsAt, nameSlots } = this.geometry;
+    const names = new Array<string | undefined>(this.nameCount);
+    for (let slot = nameSlotsAt; slot < nameSlotsAt + nameSlots; slot++) {
+      const record = Atomics.load(this.words, slot);
+      if (record === 0) continue;
+      names[this.words[record + NAME_ID] as number] = this.#text(
+        record + NAME_TEXT,
+        this.words[record + NAME_LENGTH] as number,
+      );
+    }
+    return names;
+  }
+
+  /** Packs ASCII text into words, four characters each, NUL-padded; returns a hash of it and of `seed`. */
+  #packText(text: string, at: number, textWords: number, seed: number): number {
+    const { words } = this;
+    const length = text.length;
+    let hash = Math.imul(seed ^ length, 0x9e3779b1);
+    for (let word = 0, character = 0; word < textWords; word++, character += 4) {
+      let packed = character < length ? text.charCodeAt(character) : 0;
+      if (character + 1 < length) packed |= text.charCodeAt(character + 1) << 8;
+      if (character + 2 < length) packed |= text.charCodeAt(character + 2) << 16;
+      if (character + 3 < length) packed |= text.charCodeAt(character + 3) << 24;
+      words[at + word] = packed;
+      hash = Math.imul(hash ^ packed, 0x85ebca6b);
+      hash ^= hash >>> 15;
+    }
+    hash = Math.imul(hash, 0xc2b2ae35);
+    return (hash ^ (hash >>> 16)) | 0;
+  }
+
+  #sameText(a: number, b: number, textWords: number): boolean {
+    const { words } = this;
+    for (let word = 0; word < textWords; word++) if (words[a + word] !== words[b + word]) return false;
+    return true;
+  }
+
+  #text(at: number, length: number): string {
+    let text = '';
+    for (let index = 0; index < length; index++) text += String.fromCharCode(this.bytes[at * 4 + index] as number);
+    return text;
+  }
+}
+
+function powerOfTwo(atLeast: number): number {
+  let power = 1;
+  while (power < atLeast) power *= 2;
+  return power;
+}

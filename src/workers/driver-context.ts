@@ -1,0 +1,309 @@
+import { KhoError } from '../errors.js';
+import {
+  after,
+  hex,
+  naturalOrders,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  type PhysicalMemory,
+  type RadixTree,
+  type ShardExtents,
+} from '../memblock/index.js';
+import type { CallbackScope } from './callback-scope.js';
+import type {
+  CancelContext,
+  Folio,
+  FreezeContext,
+  InstanceContext,
+  MemoryWriter,
+  NodeWriter,
+  PageRange,
+  PrepareContext,
+  PropertyName,
+  SerializeContext,
+  ShardAccess,
+} from './driver.js';
+import { propertyId, SinkNodeWriter } from './node-writer.js';
+import { Random } from './random.js';
+import type { NodeSink } from './sink.js';
+
+/** One shard as its context sees it. `sink` is made when the first node is written. */
+export interface ShardResources {
+  readonly extents: ShardExtents;
+  readonly sink: () => NodeSink;
+}
+
+/** What a context is made from; `shards` are those of the instance that the callback may use. */
+export interface ContextResources {
+  readonly driver: string;
+  readonly instance: string;
+  readonly index: number;
+  readonly options: unknown;
+  readonly seed: number;
+  readonly memory: PhysicalMemory;
+  readonly tracker: RadixTree;
+  readonly shards: readonly ShardResources[];
+  /** Which of them the context itself stands for. */
+  readonly ownShard: number;
+  readonly state: () => unknown;
+  readonly prepared: unknown;
+}
+
+/** The context that `create` gets, and the beginning of every other. */
+export class DriverInstanceContext implements InstanceContext<unknown> {
+  readonly driver: string;
+  readonly instance: string;
+  readonly index: number;
+  readonly options: unknown;
+  readonly #seed: number;
+
+  constructor(resources: Pick<ContextResources, 'driver' | 'instance' | 'index' | 'options' | 'seed'>) {
+    this.driver = resources.driver;
+    this.instance = resources.instance;
+    this.index = resources.index;
+    this.options = resources.options;
+    this.#seed = resources.seed;
+  }
+
+  random(stream = ''): Random {
+    return new Random(`${this.#seed}/${this.driver}/${this.instance}/${stream}`);
+  }
+}
+
+/**
+ * The context of prepare, freeze, serialize and cancel. TypeScript shows a callback only what its phase allows;
+ * at run time the scope refuses the rest, so that plain JavaScript is held to the same rules.
+ */
+export class DriverContext
+  extends DriverInstanceContext
+  implements
+    PrepareContext<unknown, unknown>,
+    FreezeContext<unknown, unknown, unknown>,
+    SerializeContext<unknown, unknown, unknown>,
+    CancelContext<unknown, unknown, unknown>
+{
+  readonly prepared: unknown;
+  readonly memory: MemoryWriter;
+  readonly #scope: CallbackScope;
+  readonly #resources: ContextResources;
+  readonly #own: ShardContext;
+  #state: { value: unknown } | undefined;
+
+  constructor(scope: CallbackScope, resources: ContextResources) {
+    super(resources);
+    this.#scope = scope;
+    this.#resources = resources;
+    this.prepared = resources.prepared;
+    this.memory = new OwnedMemory(scope, resources);
+    this.#own = this.#shard(resources.ownShard);
+  }
+
+  /** Made on first use: a callback that does not need the state does not pay for it. */
+  get state(): unknown {
+    this.#state ??= { value: this.#resources.state() };
+    return this.#state.value;
+  }
+
+  get root(): NodeWriter {
+    return this.#own.root;
+  }
+
+  shard(index: number): ShardAccess {
+    this.#scope.check('shard');
+    return this.#shard(index);
+  }
+
+  node(name: string): NodeWriter {
+    return this.#own.node(name);
+  }
+
+  name(text: string): PropertyName {
+    return this.#own.name(text);
+  }
+
+  alloc(pages: number): PageRange {
+    return this.#own.alloc(pages);
+  }
+
+  allocFolio(order: number): Folio {
+    return this.#own.allocFolio(order);
+  }
+
+  free(pages: PageRange | Folio): void {
+    this.#owner(pages).free(pages);
+  }
+
+  preserve(pages: PageRange | Folio): void {
+    this.#owner(pages).preserve(pages);
+  }
+
+  unpreserve(pages: PageRange | Folio): void {
+    this.#owner(pages).unpreserve(pages);
+  }
+
+  #shard(index: number): ShardContext {
+    const shard = this.#resources.shards[index];
+    if (shard === undefined) {
+      throw new KhoError('KHO_EINVAL', `there is no shard ${index}; the instance has ${this.#resources.shards.length}`);
+    }
+    return new ShardContext(this.#scope, shard, this.#resources.tracker);
+  }
+
+  /** The shard that `pages` belong to: in serialize only the callback's own, elsewhere any of the instance. */
+  #owner(pages: PageRange | Folio): ShardContext {
+    if (this.#scope.phase !== 'serialize') {
+      for (const shard of this.#resources.shards) {
+        if (covers(shard.extents, pages.address, 1))
+          return new ShardContext(this.#scope, shard, this.#resources.tracker);
+      }
+    }
+    return this.#own;
+  }
+}
+
+class ShardContext implements ShardAccess {
+  readonly #scope: CallbackScope;
+  readonly #shard: ShardResources;
+  readonly #tracker: RadixTree;
+
+  constructor(scope: CallbackScope, shard: ShardResources, tracker: RadixTree) {
+    this.#scope = scope;
+    this.#shard = shard;
+    this.#tracker = tracker;
+  }
+
+  get root(): NodeWriter {
+    this.#scope.check('node');
+    const sink = this.#shard.sink();
+    return new SinkNodeWriter(this.#scope, sink, sink.root);
+  }
+
+  node(name: string): NodeWriter {
+    return this.root.node(name);
+  }
+
+  name(text: string): PropertyName {
+    this.#scope.check('name');
+    return propertyId(this.#scope, this.#shard.sink(), text) as PropertyName;
+  }
+
+  alloc(pages: number): PageRange {
+    this.#scope.check('alloc');
+    return this.#shard.extents.alloc(pages);
+  }
+
+  allocFolio(order: number): Folio {
+    this.#scope.check('allocFolio');
+    return this.#shard.extents.allocFolio(order);
+  }
+
+  free(pages: PageRange | Folio): void {
+    this.#scope.check('free');
+    this.#assertOwn(pages, 'free');
+    for (const object of objectsOf(pages)) {
+      if (this.#tracker.test(object.address, object.order)) {
+        throw new KhoError('KHO_EBUSY', `the pages at ${hex(object.address)} are preserved; unpreserve them first`, {
+          address: object.address,
+        });
+      }
+    }
+    this.#shard.extents.free('order' in pages ? { address: pages.address, pages: 2 ** pages.order } : pages);
+  }
+
+  preserve(pages: PageRange | Folio): void {
+    this.#scope.check('preserve');
+    this.#assertOwn(pages, 'preserve');
+    const done: Folio[] = [];
+    try {
+      for (const object of objectsOf(pages)) {
+        this.#tracker.set(object.address, object.order);
+        done.push(object);
+      }
+    } catch (error) {
+      for (const object of done) this.#tracker.clear(object.address, object.order);
+      throw error;
+    }
+  }
+
+  unpreserve(pages: PageRange | Folio): void {
+    this.#scope.check('unpreserve');
+    this.#assertOwn(pages, 'unpreserve');
+    for (const object of objectsOf(pages)) this.#tracker.clear(object.address, object.order);
+  }
+
+  #assertOwn(pages: PageRange | Folio, call: string): void {
+    const count = 'order' in pages ? 2 ** pages.order : pages.pages;
+    if (!covers(this.#shard.extents, pages.address, count)) {
+      throw new KhoError(
+        'KHO_EPERM',
+        `${call}: the ${count} pages at ${hex(pages.address)} were not granted to this shard`,
+        { call, address: pages.address },
+      );
+    }
+  }
+}
+
+/** Memory as an instance may use it: reads anywhere, writes only to pages that were granted to it. */
+class OwnedMemory implements MemoryWriter {
+  readonly #scope: CallbackScope;
+  readonly #resources: ContextResources;
+
+  constructor(scope: CallbackScope, resources: ContextResources) {
+    this.#scope = scope;
+    this.#resources = resources;
+  }
+
+  read(address: PhysicalAddress, length: number): Uint8Array {
+    this.#scope.check('memory.read');
+    return this.#resources.memory.read(address, length);
+  }
+
+  readU64(address: PhysicalAddress): bigint {
+    this.#scope.check('memory.read');
+    return this.#resources.memory.readU64(address);
+  }
+
+  readAddress(address: PhysicalAddress): PhysicalAddress {
+    this.#scope.check('memory.read');
+    return this.#resources.memory.readAddress(address);
+  }
+
+  write(address: PhysicalAddress, bytes: Uint8Array): void {
+    this.#assertOwn(address, bytes.length);
+    this.#resources.memory.write(address, bytes);
+  }
+
+  writeU64(address: PhysicalAddress, value: bigint | number): void {
+    this.#assertOwn(address, 8);
+    this.#resources.memory.writeU64(address, value);
+  }
+
+  fill(address: PhysicalAddress, length: number, byte: number): void {
+    this.#assertOwn(address, length);
+    this.#resources.memory.fill(address, length, byte);
+  }
+
+  #assertOwn(address: PhysicalAddress, length: number): void {
+    this.#scope.check('memory.write');
+    const first = address - (address % PAGE_SIZE);
+    const pages = Math.ceil((address + length - first) / PAGE_SIZE);
+    for (const shard of this.#resources.shards) {
+      if (covers(shard.extents, first as PhysicalAddress, pages)) return;
+    }
+    throw new KhoError(
+      'KHO_EPERM',
+      `memory.write: ${length} bytes at ${hex(address)} are not all in pages of this instance`,
+      { call: 'memory.write', address, size: length },
+    );
+  }
+}
+
+/** The objects in which pages are preserved: a folio is one, a range is split to natural orders. */
+function objectsOf(pages: PageRange | Folio): Iterable<Folio> {
+  return 'order' in pages ? [pages] : naturalOrders(pages.address, pages.pages);
+}
+
+function covers(extents: ShardExtents, address: PhysicalAddress, pages: number): boolean {
+  const end = after(address, pages * PAGE_SIZE);
+  return extents.ranges.some((range) => address >= range.address && end <= range.address + range.pages * PAGE_SIZE);
+}

@@ -1,0 +1,5 @@
+export * from './driver.js';
+export { loadDriver } from './load-driver.js';
+export { Random } from './random.js';
+export * from './run-description.js';
+export { stateDigest } from './state-digest.js';

@@ -1,0 +1,128 @@
+import { KhoError } from '../errors.js';
+import { checkNodeName, checkPropertyName } from '../fdt/index.js';
+import type { NodeRef } from '../hashstage/index.js';
+import type { CallbackScope } from './callback-scope.js';
+import type { NodeWriter, PropertyName } from './driver.js';
+import type { NodeSink } from './sink.js';
+
+const EMPTY = new Uint8Array(0);
+const encoder = new TextEncoder();
+/** Splits a bigint into halves without arithmetic on bigints: 4 ns instead of 56. */
+const wide = new BigUint64Array(1);
+const halves = new Uint32Array(wide.buffer);
+
+/** The {@link NodeWriter} that drivers get: checks values and names, then hands over to the shard's sink. */
+export class SinkNodeWriter implements NodeWriter {
+  readonly #scope: CallbackScope;
+  readonly #sink: NodeSink;
+  readonly #node: NodeRef;
+
+  constructor(scope: CallbackScope, sink: NodeSink, node: NodeRef) {
+    this.#scope = scope;
+    this.#sink = sink;
+    this.#node = node;
+  }
+
+  node(name: string): NodeWriter {
+    this.#scope.check('node');
+    checkNodeName(name);
+    return new SinkNodeWriter(this.#scope, this.#sink, this.#sink.open(this.#node, name));
+  }
+
+  u32(name: string | PropertyName, value: number): NodeWriter {
+    this.#scope.check('u32');
+    if (!(value >= 0 && value <= 0xffffffff && Number.isInteger(value))) throw outOfRange(name, value, 32);
+    this.#sink.u32(this.#node, this.#name(name), value);
+    return this;
+  }
+
+  u64(name: string | PropertyName, value: bigint | number): NodeWriter {
+    this.#scope.check('u64');
+    splitU64(name, value);
+    this.#sink.u64(this.#node, this.#name(name), halves[1] as number, halves[0] as number);
+    return this;
+  }
+
+  u32s(name: string | PropertyName, values: ArrayLike<number>): NodeWriter {
+    this.#scope.check('u32s');
+    const words = new Uint32Array(values.length);
+    for (let index = 0; index < values.length; index++) {
+      const value = values[index] as number;
+      if (!(value >= 0 && value <= 0xffffffff && Number.isInteger(value))) throw outOfRange(name, value, 32);
+      words[index] = value;
+    }
+    this.#sink.bytes(this.#node, this.#name(name), new Uint8Array(words.buffer));
+    return this;
+  }
+
+  u64s(name: string | PropertyName, values: ArrayLike<bigint | number>): NodeWriter {
+    this.#scope.check('u64s');
+    const words = new Uint32Array(values.length * 2);
+    for (let index = 0; index < values.length; index++) {
+      splitU64(name, values[index] as bigint | number);
+      words[index * 2] = halves[0] as number;
+      words[index * 2 + 1] = halves[1] as number;
+    }
+    this.#sink.bytes(this.#node, this.#name(name), new Uint8Array(words.buffer));
+    return this;
+  }
+
+  string(name: string | PropertyName, text: string): NodeWriter {
+    this.#scope.check('string');
+    if (typeof text !== 'string' || text.includes('\0')) {
+      throw new KhoError('KHO_EINVAL', `the text of '${String(name)}' must be a string without NUL characters`);
+    }
+    this.#sink.bytes(this.#node, this.#name(name), encoder.encode(`${text}\0`));
+    return this;
+  }
+
+  bytes(name: string | PropertyName, value: Uint8Array): NodeWriter {
+    this.#scope.check('bytes');
+    if (!(value instanceof Uint8Array)) {
+      throw new KhoError('KHO_EINVAL', `the value of '${String(name)}' must be a Uint8Array, found ${typeof value}`);
+    }
+    this.#sink.bytes(this.#node, this.#name(name), value);
+    return this;
+  }
+
+  flag(name: string | PropertyName): NodeWriter {
+    this.#scope.check('flag');
+    this.#sink.bytes(this.#node, this.#name(name), EMPTY);
+    return this;
+  }
+
+  #name(name: string | PropertyName): number {
+    return typeof name === 'number' ? name : propertyId(this.#scope, this.#sink, name);
+  }
+}
+
+/** The sink's id of a property name, whose characters are checked when this thread first meets it in a run. */
+export function propertyId(scope: CallbackScope, sink: NodeSink, name: string): number {
+  if (!scope.checkedNames.has(name)) {
+    checkPropertyName(name);
+    scope.checkedNames.add(name);
+  }
+  return sink.nameId(name);
+}
+
+/** Leaves the halves of a 64-bit value in `halves`. */
+function splitU64(name: string | PropertyName, value: bigint | number): void {
+  if (typeof value === 'number') {
+    if (!Number.isSafeInteger(value) || value < 0) throw outOfRange(name, value, 64);
+    halves[0] = value;
+    halves[1] = value / 2 ** 32;
+    return;
+  }
+  wide[0] = value;
+  if (wide[0] !== value) throw outOfRange(name, value, 64);
+}
+
+function outOfRange(name: string | PropertyName, value: unknown, bits: number): KhoError {
+  const property = typeof name === 'string' ? name : `#${name}`;
+  const hint = typeof value === 'number' && bits === 64 ? ' (above 2^53-1 use a bigint)' : '';
+  return new KhoError(
+    'KHO_EINVAL',
+    `property '${property}': ${String(value)} is not an unsigned ${bits}-bit integer${hint}`,
+    { property },
+  );
+}

@@ -1,0 +1,60 @@
+import type { StageHandle } from '../hashstage/index.js';
+import type { ExtentTableHandle, PhysicalAddress, SharedMemoryHandle } from '../memblock/index.js';
+
+/** Where a driver's module is. Imported anew by every thread and process that needs it. */
+export interface DriverModule {
+  /** A `file:` or `data:` URL, or a package name. */
+  readonly url: string;
+  /** How it was named by the user, for messages. */
+  readonly origin: string;
+}
+
+/** A driver of a run. Its index is the registration order. */
+export interface DriverDescription {
+  readonly name: string;
+  readonly compatible: string;
+  readonly hosted: boolean;
+  readonly module: DriverModule;
+}
+
+/** An instance of a run. Its index is the order of registration. */
+export interface InstanceDescription {
+  readonly driver: number;
+  readonly name: string;
+  /** 0, 1, … within its driver. */
+  readonly index: number;
+  /** As the scenario gave them; every thread parses them anew. */
+  readonly options: unknown;
+  readonly firstShard: number;
+  readonly shardCount: number;
+}
+
+/** A shard of a run. Its index is the order of (instance, shard). */
+export interface ShardDescription {
+  readonly instance: number;
+  readonly maxBytes: number;
+}
+
+/** How callbacks are spread: see DESIGN in docs/architecture.md. */
+export type Mode = 'sequential' | 'hash';
+
+/**
+ * Everything that a thread needs to take part in a run; structured-cloneable. Shared memory travels by reference.
+ * Sent once to every thread, before the blackout.
+ */
+export interface RunDescription {
+  /** Unique in the process. */
+  readonly id: string;
+  readonly mode: Mode;
+  readonly seed: number;
+  /** process.hrtime.bigint() at the start of the run: the zero of every time in the timeline. */
+  readonly epoch: bigint;
+  readonly drivers: readonly DriverDescription[];
+  readonly instances: readonly InstanceDescription[];
+  readonly shards: readonly ShardDescription[];
+  readonly memory: SharedMemoryHandle;
+  readonly extents: ExtentTableHandle;
+  readonly stage: StageHandle;
+  /** Root of the preserved-page tracker. */
+  readonly tracker: PhysicalAddress;
+}

@@ -1,0 +1,17 @@
+import type { NodeRef } from '../hashstage/index.js';
+
+/**
+ * Where a shard's nodes go: the stage (mode `hash`) or a tree of its own (mode `sequential`).
+ *
+ * Nodes are small integers whose meaning is the sink's. Names are ids from {@link NodeSink.nameId}. Values are native
+ * little-endian. Both sinks charge the same bytes against the shard's bound and give the same errors.
+ */
+export interface NodeSink {
+  /** The instance's node. */
+  readonly root: NodeRef;
+  open(parent: NodeRef, name: string): NodeRef;
+  nameId(name: string): number;
+  u32(node: NodeRef, name: number, value: number): void;
+  u64(node: NodeRef, name: number, high: number, low: number): void;
+  bytes(node: NodeRef, name: number, value: Uint8Array): void;
+}

@@ -1,0 +1,139 @@
+import { KhoError } from '../errors.js';
+import { nodeSize, propertySize } from '../fdt/index.js';
+import type { NodeSink } from './sink.js';
+
+/** One node of a shard's tree. `id` is its index in the shard. */
+export interface ShardTreeNode {
+  readonly name: string;
+  readonly properties: Map<string, Uint8Array>;
+  readonly children: Map<string, ShardTreeNode>;
+  readonly id: number;
+}
+
+/**
+ * The sink of mode `sequential`: a plain tree for each shard, in the memory of the one thread that runs everything.
+ * It shares no code with the stage, so that equal bytes of both modes prove something.
+ */
+export class TreeSink implements NodeSink {
+  readonly root = 0;
+  readonly #nodes: ShardTreeNode[];
+  readonly #names: PropertyNames;
+  readonly #maxBytes: number;
+  readonly #charged = new Set<string>();
+  #usedBytes: number;
+
+  constructor(names: PropertyNames, instance: string, maxBytes: number) {
+    this.#names = names;
+    this.#maxBytes = maxBytes;
+    this.#usedBytes = 0;
+    this.#nodes = [{ name: instance, properties: new Map(), children: new Map(), id: 0 }];
+    this.#charge(nodeSize(instance.length));
+  }
+
+  /** The instance's node with everything that this shard wrote below it. */
+  get tree(): ShardTreeNode {
+    return this.#at(0);
+  }
+
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
+  open(parent: number, name: string): number {
+    const node = this.#at(parent);
+    const there = node.children.get(name);
+    if (there !== undefined) return there.id;
+    this.#charge(nodeSize(name.length));
+    const child = { name, properties: new Map(), children: new Map(), id: this.#nodes.length };
+    this.#nodes.push(child);
+    node.children.set(name, child);
+    return child.id;
+  }
+
+  nameId(name: string): number {
+    return this.#names.id(name);
+  }
+
+  u32(node: number, name: number, value: number): void {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setUint32(0, value, true);
+    this.#set(node, name, bytes);
+  }
+
+  u64(node: number, name: number, high: number, low: number): void {
+    const bytes = new Uint8Array(8);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(0, low, true);
+    view.setUint32(4, high, true);
+    this.#set(node, name, bytes);
+  }
+
+  bytes(node: number, name: number, value: Uint8Array): void {
+    this.#set(node, name, Uint8Array.from(value));
+  }
+
+  #set(ref: number, nameId: number, value: Uint8Array): void {
+    const node = this.#at(ref);
+    const name = this.#names.text(nameId);
+    if (node.properties.has(name)) {
+      const path = this.#path(ref);
+      throw new KhoError('KHO_EEXIST', `the node ${path} has a property '${name}' already`, { path, property: name });
+    }
+    this.#charge(propertySize(value.length) + (this.#charged.has(name) ? 0 : name.length + 1));
+    this.#charged.add(name);
+    node.properties.set(name, value);
+  }
+
+  #charge(bytes: number): void {
+    if (this.#usedBytes + bytes > this.#maxBytes) {
+      throw new KhoError(
+        'KHO_ENOSPC',
+        `the shard declared maxBytes ${this.#maxBytes} and has used ${this.#usedBytes}; ${bytes} more do not fit`,
+        { size: bytes },
+      );
+    }
+    this.#usedBytes += bytes;
+  }
+
+  #at(ref: number): ShardTreeNode {
+    const node = this.#nodes[ref];
+    if (node === undefined) throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard');
+    return node;
+  }
+
+  /** The path of a node; only for messages, so it is found by searching. */
+  #path(ref: number): string {
+    const find = (node: ShardTreeNode, path: string): string | undefined => {
+      if (node.id === ref) return path;
+      for (const child of node.children.values()) {
+        const found = find(child, `${path}/${child.name}`);
+        if (found !== undefined) return found;
+      }
+      return undefined;
+    };
+    return find(this.tree, `/${this.tree.name}`) ?? '/';
+  }
+}
+
+/** Property names as numbers, for one thread. */
+export class PropertyNames {
+  readonly #ids = new Map<string, number>();
+  readonly #texts: string[] = [];
+
+  id(name: string): number {
+    let id = this.#ids.get(name);
+    if (id === undefined) {
+      id = this.#texts.length;
+      this.#ids.set(name, id);
+      this.#texts.push(name);
+    }
+    return id;
+  }
+
+  /** KHO_EINVAL for a number that is no name. */
+  text(id: number): string {
+    const text = this.#texts[id];
+    if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
+    return text;
+  }
+}
