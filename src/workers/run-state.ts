@@ -1,0 +1,247 @@
+import { threadId } from 'node:worker_threads';
+import { KhoError } from '../errors.js';
+import { Stage } from '../hashstage/index.js';
+import { ExtentTable, RadixTree, SharedPhysicalMemory } from '../memblock/index.js';
+import { CallbackScope } from './callback-scope.js';
+import { DEFAULT_MAX_BYTES, type Driver } from './driver.js';
+import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
+import { loadDriver } from './load-driver.js';
+import { renderShardTrees } from './render-tree.js';
+import type { InstanceDescription, RunDescription } from './run-description.js';
+import type { NodeSink } from './sink.js';
+import { StageSink } from './stage-sink.js';
+import { stateDigest } from './state-digest.js';
+import type { CallbackTask, RenderedBlob, RenderTask, TaskAnswer } from './task.js';
+import { PropertyNames, TreeSink } from './tree-sink.js';
+
+/** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
+export class RunState {
+  readonly description: RunDescription;
+  readonly #drivers: readonly Driver[];
+  readonly #memory: SharedPhysicalMemory;
+  readonly #extents: ExtentTable;
+  readonly #tracker: RadixTree;
+  readonly #stage: Stage;
+  readonly #checkedNames = new Set<string>();
+  readonly #options = new Map<number, unknown>();
+  /** Live states by instance; only on the thread that hosts them. */
+  readonly #live = new Map<number, unknown>();
+  /** Mode `sequential`: the shards' trees, and their property names. */
+  readonly #trees = new Map<number, TreeSink>();
+  readonly #names = new PropertyNames();
+
+  private constructor(description: RunDescription, drivers: readonly Driver[]) {
+    this.description = description;
+    this.#drivers = drivers;
+    this.#memory = SharedPhysicalMemory.attach(description.memory);
+    this.#extents = ExtentTable.attach(description.extents);
+    this.#tracker = RadixTree.attach(this.#memory, description.tracker);
+    this.#stage = Stage.attach(description.stage);
+  }
+
+  static async attach(description: RunDescription): Promise<RunState> {
+    const drivers = await Promise.all(description.drivers.map((driver) => loadDriver(driver.module)));
+    return new RunState(description, drivers);
+  }
+
+  /** Runs the callbacks of a task, one after another, until one fails. */
+  async run(task: CallbackTask): Promise<TaskAnswer> {
+    const spans = new Float64Array(task.items.length * 2);
+    const values: unknown[] = [];
+    for (const [position, item] of task.items.entries()) {
+      spans[position * 2] = this.#now();
+      try {
+        values.push(await this.#callback(task.phase, item, task.prepared[position]));
+      } catch (thrown) {
+        spans[position * 2 + 1] = this.#now();
+        const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
+        return { threadId, attached: true, spans: spans.slice(0, position * 2 + 2), values, failure: { position, error } };
+      }
+      spans[position * 2 + 1] = this.#now();
+    }
+    return { threadId, attached: true, spans, values };
+  }
+
+  /** Mode `sequential`: renders a driver's FDT where it is to lie. */
+  render(task: RenderTask): TaskAnswer {
+    const start = this.#now();
+    const { drivers, instances } = this.description;
+    const driver = drivers[task.driver];
+    try {
+      if (driver === undefined) throw new KhoError('KHO_EINVAL', `there is no driver ${task.driver}`);
+      const trees: TreeSink[] = [];
+      for (const instance of instances) {
+        if (instance.driver !== task.driver) continue;
+        for (let shard = 0; shard < instance.shardCount; shard++) {
+          const tree = this.#trees.get(instance.firstShard + shard);
+          if (tree !== undefined) trees.push(tree);
+        }
+      }
+      const value: RenderedBlob = renderShardTrees(trees, driver.compatible, this.#memory, task.address, task.room);
+      return { threadId, attached: true, spans: Float64Array.of(start, this.#now()), values: [value] };
+    } catch (thrown) {
+      const error = KhoError.from(thrown)
+        .with({ phase: 'finalize', ...(driver === undefined ? {} : { driver: driver.name }) })
+        .toJSON();
+      const spans = Float64Array.of(start, this.#now());
+      return { threadId, attached: true, spans, values: [], failure: { position: 0, error } };
+    }
+  }
+
+  #now(): number {
+    return Number(process.hrtime.bigint() - this.description.epoch) / 1e6;
+  }
+
+  #callback(phase: CallbackTask['phase'], item: number, prepared: unknown): unknown {
+    switch (phase) {
+      case 'create':
+        this.#live.set(item, this.#create(this.#instance(item)));
+        return undefined;
+      case 'snapshot': {
+        const instance = this.#instance(item);
+        return stateDigest(this.#driver(instance).snapshot(this.#state(item, instance)));
+      }
+      case 'serialize':
+        return this.#serialize(item, prepared);
+      default:
+        return this.#lifecycle(phase, item, prepared);
+    }
+  }
+
+  async #lifecycle(phase: 'prepare' | 'freeze' | 'cancel', item: number, prepared: unknown): Promise<unknown> {
+    const instance = this.#instance(item);
+    const callback = this.#driver(instance)[phase];
+    if (callback === undefined) return undefined;
+    const scope = new CallbackScope(phase, this.#checkedNames);
+    try {
+      const context = this.#context(scope, item, instance, prepared, 0);
+      return await callback.call(this.#driver(instance), context);
+    } finally {
+      scope.close();
+    }
+  }
+
+  #serialize(shard: number, prepared: unknown): void {
+    const { instance: item } = this.#shard(shard);
+    const instance = this.#instance(item);
+    const index = shard - instance.firstShard;
+    const scope = new CallbackScope('serialize', this.#checkedNames);
+    try {
+      const context = this.#context(scope, item, instance, prepared, index);
+      // Every shard has its instance's node, even if the callback writes nothing.
+      void context.root;
+      const result: unknown = this.#driver(instance).serialize(context, index);
+      if (isThenable(result)) {
+        result.then(undefined, () => {}); // its outcome comes too late to matter, and must not end the worker
+        throw new KhoError(
+          'KHO_EINVAL',
+          'serialize returned a promise; it must be synchronous (do what takes waiting in prepare)',
+          { call: 'serialize' },
+        );
+      }
+    } finally {
+      scope.close();
+    }
+  }
+
+  #context(
+    scope: CallbackScope,
+    item: number,
+    instance: InstanceDescription,
+    prepared: unknown,
+    ownShard: number,
+  ): DriverContext {
+    const shards: ShardResources[] = [];
+    for (let index = 0; index < instance.shardCount; index++) {
+      const shard = instance.firstShard + index;
+      let sink: NodeSink | undefined;
+      shards.push({
+        extents: this.#extents.extent(shard),
+        sink: () => {
+          sink ??= this.#sink(shard, instance);
+          return sink;
+        },
+      });
+    }
+    return new DriverContext(scope, {
+      ...this.#identity(instance, item),
+      memory: this.#memory,
+      tracker: this.#tracker,
+      shards,
+      ownShard,
+      state: () => this.#state(item, instance),
+      prepared,
+    });
+  }
+
+  #sink(shard: number, instance: InstanceDescription): NodeSink {
+    const { maxBytes } = this.#shard(shard);
+    if (this.description.mode === 'hash') {
+      return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
+    }
+    let tree = this.#trees.get(shard);
+    if (tree === undefined) {
+      tree = new TreeSink(this.#names, instance.name, maxBytes);
+      this.#trees.set(shard, tree);
+    }
+    return tree;
+  }
+
+  #state(item: number, instance: InstanceDescription): unknown {
+    return this.#live.has(item) ? this.#live.get(item) : this.#create(instance, item);
+  }
+
+  #create(instance: InstanceDescription, item = this.description.instances.indexOf(instance)): unknown {
+    return this.#driver(instance).create(new DriverInstanceContext(this.#identity(instance, item)));
+  }
+
+  #identity(instance: InstanceDescription, item: number) {
+    return {
+      driver: this.#driver(instance).name,
+      instance: instance.name,
+      index: instance.index,
+      options: this.#parsedOptions(instance, item),
+      seed: this.description.seed,
+    };
+  }
+
+  #parsedOptions(instance: InstanceDescription, item: number): unknown {
+    if (!this.#options.has(item)) {
+      const parser = this.#driver(instance).options;
+      this.#options.set(item, parser === undefined ? instance.options : parser.parse(instance.options ?? {}));
+    }
+    return this.#options.get(item);
+  }
+
+  #instance(item: number): InstanceDescription {
+    const instance = this.description.instances[item];
+    if (instance === undefined) throw new KhoError('KHO_EINVAL', `there is no instance ${item}`);
+    return instance;
+  }
+
+  #shard(shard: number): { instance: number; maxBytes: number } {
+    return this.description.shards[shard] ?? { instance: -1, maxBytes: DEFAULT_MAX_BYTES };
+  }
+
+  #driver(instance: InstanceDescription): Driver {
+    const driver = this.#drivers[instance.driver];
+    if (driver === undefined) throw new KhoError('KHO_EINVAL', `there is no driver ${instance.driver}`);
+    return driver;
+  }
+
+  #concerning(phase: CallbackTask['phase'], item: number) {
+    const shard = phase === 'serialize' ? item : undefined;
+    const instance = this.description.instances[shard === undefined ? item : this.#shard(shard).instance];
+    if (instance === undefined) return { phase };
+    return {
+      phase,
+      driver: this.#driver(instance).name,
+      instance: instance.name,
+      ...(shard === undefined ? {} : { shard: shard - instance.firstShard }),
+    };
+  }
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}

@@ -1,0 +1,50 @@
+import { threadId } from 'node:worker_threads';
+import { KhoError } from '../errors.js';
+import { RunState } from './run-state.js';
+import type { AttachTask, Task, TaskAnswer } from './task.js';
+
+/** How many runs a thread remembers: several hosts may share a pool. */
+const REMEMBERED_RUNS = 4;
+/** How long threads wait for each other in an attach task. */
+const BARRIER_TIMEOUT_MS = 30_000;
+
+const runs = new Map<string, RunState>();
+
+/** Runs one task on this thread: the entry of pool workers and of driver hosts. */
+export async function runTask(task: Task): Promise<TaskAnswer> {
+  if (task.kind === 'attach') return attach(task);
+  const run = runs.get(task.runId);
+  if (run === undefined) return { threadId, attached: false, spans: new Float64Array(0), values: [] };
+  return task.kind === 'render' ? run.render(task) : run.run(task);
+}
+
+async function attach({ description, barrier }: AttachTask): Promise<TaskAnswer> {
+  const answer = { threadId, attached: true, spans: new Float64Array(0), values: [] };
+  try {
+    if (!runs.has(description.id)) runs.set(description.id, await RunState.attach(description));
+    for (const oldest of runs.keys()) {
+      if (runs.size <= REMEMBERED_RUNS) break;
+      runs.delete(oldest);
+    }
+    return answer;
+  } catch (thrown) {
+    return { ...answer, failure: { position: 0, error: KhoError.from(thrown).toJSON() } };
+  } finally {
+    if (barrier !== undefined) arrive(barrier);
+  }
+}
+
+/** Waits until every thread has arrived. A thread that fails arrives too, so nobody waits in vain. */
+function arrive({ arrived, threads }: NonNullable<AttachTask['barrier']>): void {
+  const words = new Int32Array(arrived);
+  let count = Atomics.add(words, 0, 1) + 1;
+  Atomics.notify(words, 0);
+  const deadline = performance.now() + BARRIER_TIMEOUT_MS;
+  while (count < threads) {
+    const left = deadline - performance.now();
+    if (left <= 0 || Atomics.wait(words, 0, count, left) === 'timed-out') {
+      throw new KhoError('KHO_EWORKER', `only ${count} of ${threads} workers were ready within ${BARRIER_TIMEOUT_MS} ms`);
+    }
+    count = Atomics.load(words, 0);
+  }
+}

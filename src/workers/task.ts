@@ -1,0 +1,55 @@
+import type { SerializedKhoError } from '../errors.js';
+import type { RunDescription } from './run-description.js';
+
+/** The driver callbacks that tasks run; `snapshot` digests the frozen state. */
+export type TaskPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'snapshot' | 'cancel';
+
+/** Makes a thread take part in a run: loads the drivers' modules, maps the shared memory. */
+export interface AttachTask {
+  readonly kind: 'attach';
+  readonly description: RunDescription;
+  /** Threads that must have arrived before any returns: so each thread of a pool gets exactly one of these tasks. */
+  readonly barrier?: { readonly arrived: SharedArrayBuffer; readonly threads: number };
+}
+
+/** Runs one callback for each item, one after another. */
+export interface CallbackTask {
+  readonly kind: 'callback';
+  readonly runId: string;
+  readonly phase: TaskPhase;
+  /** Instance indexes; shard indexes in `serialize`. */
+  readonly items: readonly number[];
+  /** For each item what its instance's `prepare` returned. */
+  readonly prepared: readonly unknown[];
+}
+
+/** Mode `sequential` only: writes a driver's FDT from the trees of its shards into physical memory. */
+export interface RenderTask {
+  readonly kind: 'render';
+  readonly runId: string;
+  readonly driver: number;
+  readonly address: number;
+  readonly room: number;
+}
+
+export type Task = AttachTask | CallbackTask | RenderTask;
+
+/** What came of a task. A driver's error is an answer; a rejected task means that the thread itself failed. */
+export interface TaskAnswer {
+  readonly threadId: number;
+  /** False if the thread does not know the run (it was replaced): attach it and ask again. */
+  readonly attached: boolean;
+  /** Start and end of each item that ran, in milliseconds since the run's epoch. */
+  readonly spans: Float64Array;
+  /** What each item returned: `prepared`, a digest, a {@link RenderedBlob}. */
+  readonly values: readonly unknown[];
+  /** The item that failed (its position in `items`), after which the rest was not tried. */
+  readonly failure?: { readonly position: number; readonly error: SerializedKhoError };
+}
+
+/** What a finished FDT came to. */
+export interface RenderedBlob {
+  readonly size: number;
+  readonly nodes: number;
+  readonly properties: number;
+}

@@ -1,0 +1,85 @@
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Piscina } from 'piscina';
+import { KhoError } from '../errors.js';
+import type { TaskRunner } from './driver-host.js';
+import type { RunDescription } from './run-description.js';
+import type { Task, TaskAnswer } from './task.js';
+
+export interface WorkerPoolOptions {
+  /** Default: the machine's available parallelism. */
+  readonly threads?: number;
+}
+
+/**
+ * The worker threads for stateless drivers. They start when the pool is made and stay: one pool can serve many runs,
+ * of several hosts. A task may go to any thread.
+ */
+export class WorkerPool implements TaskRunner {
+  readonly threads: number;
+  readonly #piscina: Piscina;
+  readonly #attached = new Map<string, RunDescription>();
+
+  constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
+    if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+      throw new KhoError('KHO_EINVAL', `a pool has 1 to 1024 threads, not ${threads}`);
+    }
+    this.threads = threads;
+    this.#piscina = new Piscina({
+      filename: fileURLToPath(new URL('./pool-worker.js', import.meta.url)),
+      minThreads: threads,
+      maxThreads: threads,
+      idleTimeout: Number.POSITIVE_INFINITY,
+      concurrentTasksPerWorker: 1,
+    });
+  }
+
+  /**
+   * Attaches every thread: as many tasks as threads, each of which waits for all others, so no thread takes two.
+   * The first error of any thread is thrown, after all have answered.
+   */
+  async attach(description: RunDescription): Promise<void> {
+    const barrier = { arrived: new SharedArrayBuffer(4), threads: this.threads };
+    const tasks = Array.from({ length: this.threads }, () => this.#run({ kind: 'attach', description, barrier }));
+    const answers = await Promise.all(tasks);
+    for (const answer of answers) if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
+    this.#attached.set(description.id, description);
+  }
+
+  async run(task: Task): Promise<TaskAnswer> {
+    const answer = await this.#run(task);
+    if (answer.attached || task.kind === 'attach') return answer;
+    // The thread is new (it replaced one that died) or has forgotten the run. The next task may meet another such
+    // thread, so the loop is bounded by the number of threads.
+    const description = this.#attached.get(task.runId);
+    if (description === undefined) throw new KhoError('KHO_EINVAL', `the pool is not attached to run ${task.runId}`);
+    for (let attempt = 0; attempt <= this.threads; attempt++) {
+      await this.attach(description);
+      const again = await this.#run(task);
+      if (again.attached) return again;
+    }
+    throw new KhoError('KHO_EWORKER', `no thread of the pool stays attached to run ${task.runId}`);
+  }
+
+  /** Forgets a run that is over. */
+  detach(runId: string): void {
+    this.#attached.delete(runId);
+  }
+
+  async terminate(): Promise<void> {
+    await this.#piscina.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.terminate();
+  }
+
+  async #run(task: Task): Promise<TaskAnswer> {
+    try {
+      return (await this.#piscina.run(task)) as TaskAnswer;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new KhoError('KHO_EWORKER', `a worker of the pool failed: ${reason}`, {}, { cause: error });
+    }
+  }
+}
