@@ -1,0 +1,4 @@
+import type { FdtReader } from './reader.js';
+export function formatDts(reader: FdtReader): string {
+  return String(reader.totalSize);
+}
