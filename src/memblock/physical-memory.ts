@@ -1,0 +1,219 @@
+import { KhoError } from '../errors.js';
+import { after, hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
+import { type ByteOrder, IntegerAccess } from './integer-access.js';
+import { MemoryMap, type MemoryRange } from './memory-map.js';
+
+/**
+ * The physical memory of a host, as drivers and readers see it. Two implementations: {@link SharedPhysicalMemory}, live
+ * memory that worker threads share, and `ImageMemory`, a memory image file.
+ *
+ * Every access fails with KHO_EFAULT, naming the first bad address, when any of its bytes is outside of memory or
+ * unbacked, and then has changed nothing. Lengths are bytes; no access needs alignment.
+ */
+export interface PhysicalMemory {
+  /** The memory map in ascending order of address, without overlaps. */
+  readonly ranges: readonly MemoryRange[];
+  /** A copy of `length` bytes. */
+  read(address: PhysicalAddress, length: number): Uint8Array;
+  /** Fills `target` with the bytes at `address`. */
+  readInto(address: PhysicalAddress, target: Uint8Array): void;
+  /** Writes `bytes` at `address`, all or none. */
+  write(address: PhysicalAddress, bytes: Uint8Array): void;
+  /** Sets `length` bytes to `byte`, all or none. */
+  fill(address: PhysicalAddress, length: number, byte: number): void;
+  /**
+   * `length` bytes without a copy where possible, to be read now: change memory through {@link write} alone.
+   * Live memory gives KHO_EINVAL when the bytes lie across two segments ({@link read} copes with that).
+   */
+  view(address: PhysicalAddress, length: number): Uint8Array;
+  /** The 32-bit word at `address`, unsigned; little-endian unless told otherwise, as for all integers below. */
+  readU32(address: PhysicalAddress, order?: ByteOrder): number;
+  writeU32(address: PhysicalAddress, value: number, order?: ByteOrder): void;
+  readU64(address: PhysicalAddress, order?: ByteOrder): bigint;
+  /** The 64-bit word at `address` as an exact number: KHO_EINVAL above 2^53 - 1. For addresses and sizes. */
+  readU64Number(address: PhysicalAddress, order?: ByteOrder): number;
+  /** KHO_EINVAL unless `value` is an exact integer in [0, 2^64). */
+  writeU64(address: PhysicalAddress, value: bigint | number, order?: ByteOrder): void;
+}
+
+/** Segments end at multiples of this many bytes: word indexes stay small, and no aligned object up to 1 GiB is cut. */
+export const SEGMENT_SIZE = 2 ** 30;
+
+/** What {@link SharedPhysicalMemory.attach} needs in another thread; structured clone shares the buffers. */
+export interface SharedMemoryHandle {
+  /** Ascending; `buffer` is null where the memory is unbacked. */
+  readonly segments: readonly {
+    readonly base: number;
+    readonly size: number;
+    readonly nid: number;
+    readonly buffer: SharedArrayBuffer | null;
+  }[];
+}
+
+/** One shared buffer and what it stands for. An unbacked segment has empty views. */
+interface Segment extends MemoryRange {
+  readonly bytes: Uint8Array<SharedArrayBuffer>;
+  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly buffer: SharedArrayBuffer | null;
+}
+
+/** Where a word lies, for code that uses Atomics or cannot afford a lookup per word. */
+export interface WordLocation {
+  /** The 32-bit words of the whole segment, in the byte order of the machine that runs this. */
+  readonly array: Int32Array<SharedArrayBuffer>;
+  /** Index of the word in {@link array}. */
+  readonly index: number;
+}
+
+/**
+ * Physical memory in shared memory: one SharedArrayBuffer per segment, never one flat buffer, because a host's memory
+ * has holes, nodes and a size that no single buffer reaches.
+ *
+ * ```text
+ *   address   0        1 GiB      2 GiB    2.5 GiB          4 GiB     5 GiB
+ *             |---------|----------|--------|   (hole)       |---------|
+ *   node                0                                         1
+ *   segment        #0        #1        #2                        #3
+ * ```
+ *
+ * The operating system commits a page of a buffer when it is first touched; creating a host of any size touches none.
+ *
+ * Threads: any number may attach. Plain accesses are not ordered between threads, so two threads may use the same bytes
+ * only one after the other, with a message (or an Atomics operation) in between; see {@link words} for the rest.
+ */
+export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemory {
+  readonly ranges: readonly MemoryRange[];
+  readonly #map: MemoryMap<Segment>;
+
+  private constructor(segments: readonly Segment[]) {
+    super();
+    this.#map = new MemoryMap(segments);
+    this.ranges = joinRanges(this.#map.ranges);
+  }
+
+  /**
+   * Memory for `ranges`, all zero. Neighbours of one node and kind become one range. KHO_EINVAL unless every base and
+   * size is a multiple of {@link PAGE_SIZE} below {@link PHYS_ADDR_MAX} and no two ranges overlap; KHO_ENOMEM when this
+   * machine refuses to reserve a buffer.
+   */
+  static create(ranges: Iterable<MemoryRange>): SharedPhysicalMemory {
+    const map = new MemoryMap(ranges);
+    const segments: Segment[] = [];
+    for (const { base, size, nid, backed } of map.ranges) {
+      if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || base < 0 || base + size > PHYS_ADDR_MAX) {
+        const text = `the memory range ${hex(base)}-${hex(base + size)} is not made of whole pages below 2^52`;
+        throw new KhoError('KHO_EINVAL', text, { address: base, size });
+      }
+      for (let offset = 0; offset < size; ) {
+        const start = after(base, offset);
+        const length = Math.min(size - offset, backed ? SEGMENT_SIZE - (start % SEGMENT_SIZE) : size);
+        segments.push(segment(start, length, nid, backed ? sharedBuffer(start, length) : null));
+        offset += length;
+      }
+    }
+    return new SharedPhysicalMemory(segments);
+  }
+
+  /** The same memory in another thread. */
+  static attach(handle: SharedMemoryHandle): SharedPhysicalMemory {
+    return new SharedPhysicalMemory(
+      handle.segments.map(({ base, size, nid, buffer }) => segment(base as PhysicalAddress, size, nid, buffer)),
+    );
+  }
+
+  /** A structured-cloneable description for {@link attach}. */
+  get handle(): SharedMemoryHandle {
+    return { segments: this.#map.ranges.map(({ base, size, nid, buffer }) => ({ base, size, nid, buffer })) };
+  }
+
+  read(address: PhysicalAddress, length: number): Uint8Array {
+    const pieces = this.#map.cut(address, length); // before the copy is allocated: `length` may come from a damaged blob
+    const copy = new Uint8Array(length);
+    let at = 0;
+    for (const { range, offset, length: part } of pieces) {
+      copy.set(range.bytes.subarray(offset, offset + part), at);
+      at += part;
+    }
+    return copy;
+  }
+
+  readInto(address: PhysicalAddress, target: Uint8Array): void {
+    let at = 0;
+    for (const { range, offset, length } of this.#map.cut(address, target.length)) {
+      target.set(range.bytes.subarray(offset, offset + length), at);
+      at += length;
+    }
+  }
+
+  write(address: PhysicalAddress, bytes: Uint8Array): void {
+    let at = 0;
+    for (const { range, offset, length } of this.#map.cut(address, bytes.length)) {
+      range.bytes.set(bytes.subarray(at, at + length), offset);
+      at += length;
+    }
+  }
+
+  fill(address: PhysicalAddress, length: number, byte: number): void {
+    for (const piece of this.#map.cut(address, length)) {
+      piece.range.bytes.fill(byte, piece.offset, piece.offset + piece.length);
+    }
+  }
+
+  /** The bytes themselves, live. KHO_EINVAL if they lie across two segments. */
+  view(address: PhysicalAddress, length: number): Uint8Array<SharedArrayBuffer> {
+    const range = this.#map.only(address, length);
+    if (range === undefined) {
+      this.#map.cut(address, length); // outside of memory is the better explanation where it is one
+      const text = `${length} bytes at ${hex(address)} lie across two segments: they have no view, read a copy`;
+      throw new KhoError('KHO_EINVAL', text, { address, size: length });
+    }
+    return range.bytes.subarray(address - range.base, address - range.base + length);
+  }
+
+  /** The bytes themselves, live, as one view per segment: what {@link view} cannot give across segments. */
+  views(address: PhysicalAddress, length: number): Uint8Array<SharedArrayBuffer>[] {
+    return this.#map
+      .cut(address, length)
+      .map(({ range, offset, length: part }) => range.bytes.subarray(offset, offset + part));
+  }
+
+  /**
+   * The 32-bit word at `address` in its segment's array. Words up to the end of the page are in the same array, since
+   * segments are made of whole pages. KHO_EINVAL unless `address` is a multiple of 4.
+   */
+  words(address: PhysicalAddress): WordLocation {
+    if (address % 4 !== 0) throw new KhoError('KHO_EINVAL', `${hex(address)} is not aligned to a word`, { address });
+    const [{ range, offset }] = this.#map.cut(address, 4);
+    return { array: range.words, index: offset / 4 };
+  }
+}
+
+function sharedBuffer(base: PhysicalAddress, size: number): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(size);
+  } catch (cause) {
+    const text = `this machine refuses ${size} bytes of shared memory for the segment at ${hex(base)}`;
+    throw new KhoError('KHO_ENOMEM', text, { address: base, size }, { cause });
+  }
+}
+
+const NO_BYTES = new SharedArrayBuffer(0);
+
+function segment(base: PhysicalAddress, size: number, nid: number, buffer: SharedArrayBuffer | null): Segment {
+  const held = buffer ?? NO_BYTES;
+  return { base, size, nid, backed: buffer !== null, bytes: new Uint8Array(held), words: new Int32Array(held), buffer };
+}
+
+/** The memory map that segments stand for: neighbours of one node and kind are one range. */
+function joinRanges(segments: readonly Segment[]): MemoryRange[] {
+  const joined: MemoryRange[] = [];
+  for (const { base, size, nid, backed } of segments) {
+    const last = joined.at(-1);
+    if (last !== undefined && last.base + last.size === base && last.nid === nid && last.backed === backed) {
+      joined[joined.length - 1] = { ...last, size: last.size + size };
+    } else {
+      joined.push({ base, size, nid, backed });
+    }
+  }
+  return joined;
+}
