@@ -1,0 +1,84 @@
+import { PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, physicalAddress } from '../../memblock/index.js';
+import type { FirmwareRange } from '../architecture.js';
+import { E820_TYPE_RAM, E820_TYPE_RESERVED } from './e820.js';
+
+/**
+ * struct boot_params, the "zero page" that a 64-bit kernel is entered with in RSI (Documentation/arch/x86/boot.rst and
+ * zero-page.rst). One page; only the fields that matter here are named.
+ */
+export const BOOT_PARAMS_SIZE = PAGE_SIZE;
+const E820_ENTRIES = 0x1e8; // u8
+const BOOT_FLAG = 0x1fe; // u16
+const HEADER_MAGIC = 0x202; // u32
+const VERSION = 0x206; // u16
+const TYPE_OF_LOADER = 0x210; // u8
+const CMD_LINE_PTR = 0x228; // u32
+const SETUP_DATA = 0x250; // u64
+const E820_TABLE = 0x2d0; // 128 entries {u64 addr, u64 size, u32 type}
+const E820_ENTRY_SIZE = 20;
+const E820_MAX_ENTRIES = 128;
+
+const BOOT_FLAG_VALUE = 0xaa55;
+const HDRS = 0x53726448; // "HdrS"
+/** Protocol 2.15 (Linux 5.5 and later). */
+const PROTOCOL_VERSION = 0x020f;
+const LOADER_UNDEFINED = 0xff;
+/** COMMAND_LINE_SIZE of x86, with the NUL. */
+export const COMMAND_LINE_SIZE = 2048;
+
+export interface BootParams {
+  readonly firmware: readonly FirmwareRange[];
+  readonly commandLineAddress: PhysicalAddress;
+  /** First node of the setup_data list, 0 for none. */
+  readonly setupData: PhysicalAddress;
+}
+
+export function encodeBootParams({ firmware, commandLineAddress, setupData }: BootParams): Uint8Array {
+  const bytes = new Uint8Array(BOOT_PARAMS_SIZE);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(BOOT_FLAG, BOOT_FLAG_VALUE, true);
+  view.setUint32(HEADER_MAGIC, HDRS, true);
+  view.setUint16(VERSION, PROTOCOL_VERSION, true);
+  view.setUint8(TYPE_OF_LOADER, LOADER_UNDEFINED);
+  view.setUint32(CMD_LINE_PTR, commandLineAddress, true);
+  view.setBigUint64(SETUP_DATA, BigInt(setupData), true);
+  view.setUint8(E820_ENTRIES, firmware.length);
+  for (const [index, { base, size, usable }] of firmware.entries()) {
+    const at = E820_TABLE + index * E820_ENTRY_SIZE;
+    view.setBigUint64(at, BigInt(base), true);
+    view.setBigUint64(at + 8, BigInt(size), true);
+    view.setUint32(at + 16, usable ? E820_TYPE_RAM : E820_TYPE_RESERVED, true);
+  }
+  return bytes;
+}
+
+/** Reads boot_params, or undefined if the page is none: cheap for pages that do not have both magic numbers. */
+export function decodeBootParams(page: Uint8Array): BootParams | undefined {
+  const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
+  if (view.getUint32(HEADER_MAGIC, true) !== HDRS || view.getUint16(BOOT_FLAG, true) !== BOOT_FLAG_VALUE) return;
+  const entries = view.getUint8(E820_ENTRIES);
+  if (entries === 0 || entries > E820_MAX_ENTRIES) return;
+  const firmware: FirmwareRange[] = [];
+  for (let index = 0; index < entries; index++) {
+    const at = E820_TABLE + index * E820_ENTRY_SIZE;
+    const base = Number(view.getBigUint64(at, true));
+    const size = Number(view.getBigUint64(at + 8, true));
+    if (base + size > 2 ** 52) return;
+    firmware.push({ base: physicalAddress(base), size, usable: view.getUint32(at + 16, true) === E820_TYPE_RAM });
+  }
+  const setupData = Number(view.getBigUint64(SETUP_DATA, true));
+  if (setupData > 2 ** 52) return;
+  return {
+    firmware,
+    commandLineAddress: physicalAddress(view.getUint32(CMD_LINE_PTR, true)),
+    setupData: physicalAddress(setupData),
+  };
+}
+
+/** The NUL-terminated command line at `address`; at most {@link COMMAND_LINE_SIZE} bytes. */
+export function readCommandLine(memory: PhysicalMemory, address: PhysicalAddress): string {
+  if (address === 0) return '';
+  const bytes = memory.read(address, COMMAND_LINE_SIZE);
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+}
