@@ -1,1 +1,13 @@
 export * from './address.js';
+export * from './extent.js';
+export * from './image-memory.js';
+export type { ByteOrder } from './integer-access.js';
+export type { MemoryRange } from './memory-map.js';
+export * from './page-allocator.js';
+export * from './page-range.js';
+export * from './physical-memory.js';
+export { decodeRadixKey, radixKey, radixKeyBigInt } from './radix-key.js';
+export * from './radix-tree.js';
+export * from './radix-walk.js';
+export type { Extent, ShardExtents } from './shard-extents.js';
+export * from './write-image.js';

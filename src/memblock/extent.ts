@@ -1,0 +1,143 @@
+import { KhoError } from '../errors.js';
+import { hex, PAGE_SIZE, PHYS_ADDR_MAX } from './address.js';
+import {
+  DECLARED_PAGES,
+  EXTENT_COUNT,
+  EXTENT_FIELDS,
+  EXTENT_PAGES,
+  EXTENTS,
+  FRAME,
+  FREE_PAGES,
+  HEADS,
+  LINE_WORDS,
+  RECORD_OFFSETS,
+  SHARD_COUNT,
+  USED,
+} from './extent-layout.js';
+import { type Extent, ShardExtents } from './shard-extents.js';
+
+/** What a shard declared, and what it was granted for that. */
+export interface ShardGrant {
+  /** Pages that the shard declared: its extents have exactly as many. */
+  readonly pages: number;
+  readonly ranges: readonly Extent[];
+}
+
+/**
+ * The pages that each shard may allocate, in shared memory.
+ *
+ * A shard's prepare and its serialize may run on different threads, but never at the same time. No field is accessed
+ * with Atomics: whoever hands a shard over does it with a message, and what was written before the message was sent is
+ * seen after it was received. Different shards may be used at the same time on different threads. So what a shard
+ * gets depends on its own calls alone, never on workers or timing.
+ */
+export class ExtentTable {
+  /** The shared buffer, for {@link attach} in another thread. */
+  readonly handle: SharedArrayBuffer;
+  readonly #words: Int32Array;
+
+  private constructor(handle: SharedArrayBuffer) {
+    this.handle = handle;
+    this.#words = new Int32Array(handle);
+  }
+
+  /**
+   * A table with one record per shard, nothing allocated. KHO_EINVAL, with the shard, unless its ranges are page
+   * aligned, overlap no other range of any shard, and add up to the pages that it declared.
+   */
+  static create(shards: readonly ShardGrant[]): ExtentTable {
+    checkGrants(shards);
+    const offsets: number[] = [];
+    let size = alignToLine(RECORD_OFFSETS + shards.length);
+    for (const shard of shards) {
+      offsets.push(size);
+      size = alignToLine(size + recordWords(shard));
+    }
+    const table = new ExtentTable(new SharedArrayBuffer(size * 4));
+    const words = table.#words;
+    words[SHARD_COUNT] = shards.length;
+    words.set(offsets, RECORD_OFFSETS);
+    shards.forEach((shard, index) => {
+      writeRecord(words, offsets[index], shard);
+    });
+    return table;
+  }
+
+  /** The same table in another thread. */
+  static attach(handle: SharedArrayBuffer): ExtentTable {
+    return new ExtentTable(handle);
+  }
+
+  get shards(): number {
+    return this.#words[SHARD_COUNT];
+  }
+
+  /** What shard number `shard` may allocate from. KHO_ENOENT if there is no such shard. */
+  extent(shard: number): ShardExtents {
+    if (!Number.isInteger(shard) || shard < 0 || shard >= this.shards) {
+      throw new KhoError('KHO_ENOENT', `no extents were granted to shard ${shard}`, { shard });
+    }
+    return new ShardExtents(this.#words, this.#words[RECORD_OFFSETS + shard], shard);
+  }
+}
+
+function alignToLine(words: number): number {
+  return Math.ceil(words / LINE_WORDS) * LINE_WORDS;
+}
+
+function bitmapWords(pages: number): number {
+  return Math.ceil(pages / 32);
+}
+
+function recordWords({ ranges }: ShardGrant): number {
+  return ranges.reduce((sum, { pages }) => sum + 2 * bitmapWords(pages), EXTENTS + ranges.length * EXTENT_FIELDS);
+}
+
+function writeRecord(words: Int32Array, record: number, { pages, ranges }: ShardGrant): void {
+  words[record + DECLARED_PAGES] = pages;
+  words[record + FREE_PAGES] = pages;
+  words[record + EXTENT_COUNT] = ranges.length;
+  let extent = record + EXTENTS;
+  let bitmap = extent + ranges.length * EXTENT_FIELDS;
+  for (const range of [...ranges].sort((a, b) => a.base - b.base)) {
+    const frame = range.base / PAGE_SIZE;
+    words[extent + FRAME] = frame; // keeps the low 32 bits
+    words[extent + FRAME + 1] = Math.floor(frame / 2 ** 32);
+    words[extent + EXTENT_PAGES] = range.pages;
+    words[extent + USED] = bitmap;
+    words[extent + HEADS] = bitmap + bitmapWords(range.pages);
+    bitmap += 2 * bitmapWords(range.pages);
+    extent += EXTENT_FIELDS;
+  }
+}
+
+function checkGrants(shards: readonly ShardGrant[]): void {
+  const all: (Extent & { shard: number })[] = [];
+  shards.forEach(({ pages, ranges }, shard) => {
+    const granted = ranges.reduce((sum, range) => sum + range.pages, 0);
+    if (granted !== pages) {
+      throw new KhoError('KHO_EINVAL', `shard ${shard} declared ${pages} pages, but was granted ${granted}`, { shard });
+    }
+    all.push(...ranges.map((range) => ({ ...range, shard })));
+  });
+  all.sort((a, b) => a.base - b.base);
+  let end = 0;
+  for (const { base, pages, shard } of all) {
+    const bytes = pages * PAGE_SIZE;
+    if (
+      base % PAGE_SIZE !== 0 ||
+      !Number.isInteger(pages) ||
+      pages <= 0 ||
+      pages >= 2 ** 31 ||
+      base + bytes > PHYS_ADDR_MAX
+    ) {
+      const text = `the extent of ${pages} pages at ${hex(base)} for shard ${shard} is malformed`;
+      throw new KhoError('KHO_EINVAL', text, { shard, address: base });
+    }
+    if (base < end) {
+      const text = `the extent at ${hex(base)} for shard ${shard} overlaps another one`;
+      throw new KhoError('KHO_EINVAL', text, { shard, address: base });
+    }
+    end = base + bytes;
+  }
+}

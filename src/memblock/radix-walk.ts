@@ -1,0 +1,149 @@
+import { KhoError } from '../errors.js';
+import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
+import { lowestBit } from './bits.js';
+import type { Folio } from './page-range.js';
+import type { PhysicalMemory } from './physical-memory.js';
+import { FOLIO_SIZE, KEY_LIMIT, keyOrder, LEAF_BITS, ORDER_BIT, ROOT_LEVEL, TABLE_SIZE } from './radix-key.js';
+
+/** Called once per preserved folio. */
+export type FolioVisitor = (address: PhysicalAddress, order: number) => void;
+
+/**
+ * Visits every preserved folio of the tree at `root`, as the next kernel does: ascending keys, that is the highest
+ * order first, then ascending addresses. Nothing is allocated per folio. Returns the pages of the tree, in walk order.
+ *
+ * The bytes are trusted in nothing. KHO_ETRACKER, with the address of the entry and what is wrong with it, when an entry
+ * is not page aligned, points outside of memory or into unbacked memory, or to a page met before (a circle, or a shared
+ * page); when a key has no valid order; when a folio is not inside memory (unbacked memory is memory). Since no page is
+ * read twice, the work is bounded by the memory map. The visitor has then seen what came before the damage.
+ *
+ * Whether two folios overlap is not checked: that takes an account of all pages, which is the caller's.
+ */
+export function walkRadixTree(memory: PhysicalMemory, root: PhysicalAddress, visit: FolioVisitor): PhysicalAddress[] {
+  const walk = new RadixWalk(memory);
+  for (const leaf of walk.leaves(root)) walk.visitLeaf(leaf, visit);
+  return walk.pages;
+}
+
+/** The same walk as a generator, for readers in no hurry: one object per folio. */
+export function* radixFolios(memory: PhysicalMemory, root: PhysicalAddress): Generator<Folio, void> {
+  const walk = new RadixWalk(memory);
+  for (const leaf of walk.leaves(root)) {
+    // Leaf by leaf: what came before the damage is yielded before the damage is thrown, as a visitor would see it.
+    const folios: Folio[] = [];
+    let damage: unknown;
+    try {
+      walk.visitLeaf(leaf, (address, order) => folios.push({ address, order }));
+    } catch (error) {
+      damage = error;
+    }
+    yield* folios;
+    if (damage !== undefined) throw damage;
+  }
+}
+
+/** A leaf page while it is being visited. */
+interface LeafPage {
+  readonly address: PhysicalAddress;
+  /** The key of its bit 0. */
+  readonly firstKey: number;
+  /** Valid until the next leaf is asked for. */
+  readonly words: Int32Array;
+}
+
+class RadixWalk {
+  /** Pages of the tree met so far. */
+  readonly pages: PhysicalAddress[] = [];
+  readonly #met = new Set<number>();
+  readonly #memory: PhysicalMemory;
+  /** One page of words per level: the walk is depth first. */
+  readonly #levels = Array.from({ length: ROOT_LEVEL + 1 }, () => new Uint8Array(PAGE_SIZE));
+  /** The stretch of memory without holes that held the last folio. */
+  #start = 0;
+  #end = 0;
+
+  constructor(memory: PhysicalMemory) {
+    this.#memory = memory;
+  }
+
+  *leaves(root: PhysicalAddress): Generator<LeafPage, void> {
+    yield* this.#table(this.#page(root, ROOT_LEVEL, 'the root'), root, ROOT_LEVEL, 0);
+  }
+
+  *#table(words: Int32Array, table: PhysicalAddress, level: number, prefix: number): Generator<LeafPage, void> {
+    for (let index = 0; index < TABLE_SIZE; index++) {
+      const low = words[index * 2] >>> 0;
+      const high = words[index * 2 + 1] >>> 0;
+      if (low === 0 && high === 0) continue;
+      const entry = (table + index * 8) as PhysicalAddress;
+      const where = `the entry at ${hex(entry)} (level ${level})`;
+      const child = prefix * TABLE_SIZE + index;
+      const firstKey = child * TABLE_SIZE ** (level - 1) * LEAF_BITS;
+      if (firstKey >= KEY_LIMIT) throw damaged(`${where} stands for keys without a valid order`, entry);
+      const address = (high * 2 ** 32 + low) as PhysicalAddress;
+      if (address >= PHYS_ADDR_MAX) {
+        const value = (BigInt(high) << 32n) | BigInt(low);
+        throw damaged(`${where} points to ${hex(value)}, which is outside of memory`, entry);
+      }
+      const page = this.#page(address, level - 1, where, entry);
+      if (level === 1) yield { address, firstKey, words: page };
+      else yield* this.#table(page, address, level - 1, child);
+    }
+  }
+
+  /** Reads a page of the tree; `entry`, described by `where`, points to it. */
+  #page(address: PhysicalAddress, level: number, where: string, entry = address): Int32Array {
+    if (address % PAGE_SIZE !== 0) throw damaged(`${where} points to ${hex(address)}, not aligned to a page`, entry);
+    if (this.#met.has(address)) throw damaged(`${where} points to ${hex(address)}, a page met before`, entry);
+    const bytes = this.#levels[level];
+    try {
+      this.#memory.readInto(address, bytes);
+    } catch (cause) {
+      if (!(cause instanceof KhoError) || cause.code !== 'KHO_EFAULT') throw cause;
+      throw damaged(`${where} points to ${hex(address)}, which cannot be read: ${cause.message}`, entry, cause);
+    }
+    this.#met.add(address);
+    this.pages.push(address);
+    return new Int32Array(bytes.buffer);
+  }
+
+  visitLeaf({ address: leaf, firstKey, words }: LeafPage, visit: FolioVisitor): void {
+    // All keys of a leaf have one order, except in leaf 0, where the keys are shorter than the leaf's own bits.
+    const leafOrder = firstKey === 0 ? -1 : keyOrder(firstKey);
+    for (let index = 0; index < words.length; index++) {
+      for (let word = words[index]; word !== 0; word &= word - 1) {
+        const key = firstKey + index * 32 + lowestBit(word);
+        if (key === 0) throw damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf);
+        const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
+        const size = FOLIO_SIZE[order];
+        const address = (key - ORDER_BIT[order]) * size;
+        if ((address < this.#start || address + size > this.#end) && !this.#inMemory(address, size)) {
+          const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
+          throw damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at);
+        }
+        visit(address as PhysicalAddress, order);
+      }
+    }
+  }
+
+  /** Whether [address, address + size) lies in memory without a hole, over any borders of ranges. */
+  #inMemory(address: number, size: number): boolean {
+    let start = 0;
+    let end = 0;
+    for (const range of this.#memory.ranges) {
+      if (range.base !== end) start = range.base;
+      end = range.base + range.size;
+      if (address < start) return false;
+      if (address + size <= end) {
+        this.#start = start;
+        this.#end = end;
+        return true;
+      }
+    }
+    return false;
+  }
+}
+
+function damaged(text: string, address: number, cause?: unknown): KhoError {
+  return new KhoError('KHO_ETRACKER', text, { address }, cause === undefined ? undefined : { cause });
+}

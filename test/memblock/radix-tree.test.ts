@@ -1,0 +1,245 @@
+import { Worker } from 'node:worker_threads';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { physicalAddress as at, PAGE_SIZE, type PhysicalAddress } from '#dist/memblock/address.js';
+import type { Folio } from '#dist/memblock/page-range.js';
+import { SharedPhysicalMemory } from '#dist/memblock/physical-memory.js';
+import {
+  decodeRadixKey,
+  LEAF_BITS,
+  leafOfKey,
+  ROOT_LEVEL,
+  radixKey,
+  radixKeyBigInt,
+  TREE_DEPTH,
+  tableIndex,
+} from '#dist/memblock/radix-key.js';
+import { countTables, RadixTree } from '#dist/memblock/radix-tree.js';
+import { radixFolios, walkRadixTree } from '#dist/memblock/radix-walk.js';
+import { thrown } from './thrown.js';
+
+const MIB = 2 ** 20;
+const page = (number: number) => at(number * PAGE_SIZE);
+
+/** 8 MiB of backed memory for the tree, and 2^40 bytes of unbacked memory to track. */
+const TRACKED = 2 ** 40;
+function newTree(): { memory: SharedPhysicalMemory; tree: RadixTree } {
+  const memory = SharedPhysicalMemory.create([
+    { base: at(0), size: 8 * MIB, nid: 0, backed: true },
+    { base: at(TRACKED), size: TRACKED, nid: 0, backed: false },
+  ]);
+  let next = 16;
+  const tree = RadixTree.create(memory, () => {
+    memory.fill(page(next), PAGE_SIZE, 0xff); // pages come dirty
+    return page(next++);
+  });
+  return { memory, tree };
+}
+
+/** Vectors of kho-abi.md 3.2: address, order, key, indexes of the tables from the root, bit in the leaf. */
+test.each<[number, number, bigint, number[], number]>([
+  [0, 0, 0x0010000000000000n, [2, 0, 0, 0, 0], 0],
+  [0x8000000, 0, 0x0010000000008000n, [2, 0, 0, 0, 1], 0],
+  [0x100000000, 0, 0x0010000000100000n, [2, 0, 0, 0, 32], 0],
+  [0x100000000, 1, 0x0008000000080000n, [1, 0, 0, 0, 16], 0],
+  [0x200000, 9, 0x0000080000000001n, [0, 2, 0, 0, 0], 1],
+  [0x100400000, 10, 0x0000040000000401n, [0, 1, 0, 0, 0], 1025],
+  [0x40000000, 18, 0x0000000400000001n, [0, 0, 2, 0, 0], 1],
+  [0xc07c000000, 0, 0x001000000c07c000n, [2, 0, 0, 12, 15], 16384],
+  [0xfffffffff000, 0, 0x0010000fffffffffn, [2, 0, 7, 511, 511], 32767],
+])('the folio at %i of order %i has the key that the kernel gives it', (address, order, key, indexes, bit) => {
+  expect(radixKeyBigInt(at(address), order)).toBe(key);
+  const number = radixKey(at(address), order);
+  const levels = Array.from({ length: ROOT_LEVEL }, (_, i) => tableIndex(leafOfKey(number), ROOT_LEVEL - i));
+  expect([levels, number % LEAF_BITS]).toEqual([indexes, bit]);
+  expect(decodeRadixKey(number)).toEqual({ address, order });
+});
+
+test('the tree has six levels of pages, with 4 KiB pages', () => {
+  expect(TREE_DEPTH).toBe(6);
+});
+
+test('keys agree with the 64-bit formulas of the kernel, both ways', () => {
+  fc.assert(
+    fc.property(fc.nat(40), fc.bigInt({ min: 0n, max: 2n ** 40n - 1n }), (order, number) => {
+      const frame = number >> BigInt(order);
+      const address = frame << BigInt(12 + order);
+      const key = (1n << BigInt(64 - 12 - order)) | (address >> BigInt(12 + order));
+      expect(radixKeyBigInt(at(Number(address)), order)).toBe(key);
+      // The kernel's decoding shifts the order bit out of 64 bits.
+      expect(BigInt.asUintN(64, key << BigInt(12 + order))).toBe(address);
+      expect(decodeRadixKey(Number(key))).toEqual({ address: Number(address), order });
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('what is not a folio has no key, and what is not a key no folio', () => {
+  expect(thrown(() => radixKey(at(PAGE_SIZE), 1))).toMatchObject({
+    code: 'KHO_EINVAL',
+    details: { address: PAGE_SIZE },
+  });
+  for (const order of [-1, 53, 0.5]) expect(thrown(() => radixKey(at(0), order)).code).toBe('KHO_EINVAL');
+  expect(thrown(() => radixKey(at(5), 0)).code).toBe('KHO_EINVAL');
+  for (const key of [0, -1, 0.5, 2 ** 53]) expect(thrown(() => decodeRadixKey(key)).code).toBe('KHO_EINVAL');
+  expect(decodeRadixKey(1)).toEqual({ address: 0, order: 52 });
+});
+
+/** Folios in a few places of the tracked memory, so that they meet in leaves and words. */
+const folio = fc
+  .tuple(fc.nat(12), fc.constantFrom(0, 2 ** 15, 2 ** 24, 2 ** 27), fc.nat(200))
+  .map(
+    ([order, start, n]): Folio => ({ address: at(TRACKED + start * PAGE_SIZE + n * PAGE_SIZE * 2 ** order), order }),
+  );
+
+const inWalkOrder = (folios: Iterable<Folio>) => [...folios].sort((a, b) => b.order - a.order || a.address - b.address);
+const keyOf = ({ address, order }: Folio) => `${address}/${order}`;
+
+test('marks agree with a set of folios, and the walk yields them in the order of the kernel', () => {
+  const step = fc.tuple(fc.constantFrom('set' as const, 'clear' as const), folio);
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+      const { memory, tree } = newTree();
+      const model = new Map<string, Folio>();
+      for (const [op, { address, order }] of steps) {
+        const key = keyOf({ address, order });
+        expect(tree.test(address, order)).toBe(model.has(key));
+        tree.ensure(address, order);
+        if (op === 'set') {
+          if (model.has(key)) expect(thrown(() => tree.set(address, order)).code).toBe('KHO_EEXIST');
+          else tree.set(address, order);
+          model.set(key, { address, order });
+        } else {
+          if (model.has(key)) tree.clear(address, order);
+          else expect(thrown(() => tree.clear(address, order)).code).toBe('KHO_ENOENT');
+          model.delete(key);
+        }
+      }
+      const expected = inWalkOrder(model.values());
+      expect([...radixFolios(memory, tree.root)]).toEqual(expected);
+      const visited: Folio[] = [];
+      const pages = walkRadixTree(memory, tree.root, (address, order) => visited.push({ address, order }));
+      expect(visited).toEqual(expected);
+      expect([...pages].sort()).toEqual([...tree.pages()].sort());
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test('ensureRange builds what any folio in the range needs, and no more than countTables says', () => {
+  const range = fc
+    .tuple(fc.constantFrom(0, 2 ** 15 - 3, 2 ** 24 - 1, 2 ** 27 + 5), fc.integer({ min: 1, max: 70_000 }))
+    .map(([start, pages]) => ({ address: at(TRACKED + start * PAGE_SIZE), pages }));
+  fc.assert(
+    fc.property(
+      fc.array(range, { maxLength: 4 }),
+      fc.nat(18),
+      fc.array(fc.nat(), { maxLength: 20 }),
+      (ranges, maxOrder, picks) => {
+        const { tree } = newTree();
+        for (const { address, pages } of ranges) tree.ensureRange(address, pages, maxOrder);
+        expect(tree.pages()).toHaveLength(countTables(ranges, maxOrder));
+        const before = tree.pages().length;
+        for (const [i, pick] of picks.entries()) {
+          const within = ranges[i % Math.max(1, ranges.length)];
+          const order = pick % (maxOrder + 1);
+          if (within === undefined) continue;
+          const size = PAGE_SIZE * 2 ** order;
+          const first = Math.ceil(within.address / size);
+          const count = Math.floor((within.address + within.pages * PAGE_SIZE) / size) - first;
+          if (count > 0) tree.ensure(at((first + (pick % count)) * size), order);
+        }
+        expect(tree.pages()).toHaveLength(before);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test('the layout of a tree is a function of the calls', () => {
+  const { memory, tree } = newTree();
+  tree.ensureRange(at(TRACKED), 2 ** 16, 1);
+  // The root, then from order 0 the tables down to leaf 0, its two neighbours; then order 1.
+  expect(tree.pages().map((address) => address / PAGE_SIZE)).toEqual(
+    Array.from({ length: 1 + 4 + 2 + 4 + 1 }, (_, i) => 16 + i),
+  );
+  expect(tree.root).toBe(page(16));
+  expect(memory.readU64Number(at(tree.root + 2 * 8))).toBe(17 * PAGE_SIZE);
+  expect(memory.readU64Number(at(tree.root + 1 * 8))).toBe(23 * PAGE_SIZE);
+});
+
+test('marks need a path that was ensured, and an aligned folio', () => {
+  const { memory, tree } = newTree();
+  expect(thrown(() => tree.set(at(TRACKED), 0))).toMatchObject({ code: 'KHO_ENOENT', details: { address: TRACKED } });
+  tree.ensure(at(TRACKED), 0);
+  expect(thrown(() => tree.set(at(TRACKED), 1)).code).toBe('KHO_ENOENT');
+  expect(thrown(() => tree.clear(at(TRACKED), 0)).code).toBe('KHO_ENOENT');
+  expect(thrown(() => tree.set(at(TRACKED + 8), 0)).code).toBe('KHO_EINVAL');
+  expect(thrown(() => tree.set(at(TRACKED + PAGE_SIZE), 1)).code).toBe('KHO_EINVAL');
+  const attached = RadixTree.attach(memory, tree.root);
+  attached.set(at(TRACKED), 0);
+  expect(tree.test(at(TRACKED), 0)).toBe(true);
+  expect(thrown(() => attached.ensure(at(TRACKED), 5)).code).toBe('KHO_EPERM');
+  expect(attached.pages()).toEqual([]);
+});
+
+test('an allocator that runs out leaves a tree that is whole and can go on', () => {
+  const memory = SharedPhysicalMemory.create([{ base: at(0), size: MIB, nid: 0, backed: true }]);
+  for (let pages = 1; pages < 6; pages++) {
+    let left = pages;
+    let next = 0;
+    const allocate = (): PhysicalAddress => {
+      if (left-- <= 0) throw new RangeError('no more pages');
+      return page(next++);
+    };
+    const tree = RadixTree.create(memory, allocate);
+    expect(() => tree.ensure(at(0), 0)).toThrow(RangeError);
+    expect([...radixFolios(memory, tree.root)]).toEqual([]);
+    left = 100;
+    tree.ensure(at(0), 0);
+    tree.set(at(0), 0);
+    expect(tree.pages()).toHaveLength(6);
+    expect([...radixFolios(memory, tree.root)]).toEqual([{ address: 0, order: 0 }]);
+  }
+});
+
+test('marks of four threads in the same words are all there, and a contended mark has one winner', async () => {
+  const { memory, tree } = newTree();
+  const WORKERS = 4;
+  const CLEAR_EVERY = 5;
+  const folios: Folio[] = [];
+  // Orders alternate, so that each thread keeps changing leaves too.
+  for (let i = 0; i < 40_000; i++) folios.push({ address: at(TRACKED + i * PAGE_SIZE), order: 0 });
+  for (let i = 0; i < 20_000; i++) folios.splice(i * 3, 0, { address: at(TRACKED + i * 8 * PAGE_SIZE), order: 3 });
+  const contended = Array.from(
+    { length: 20_000 },
+    (_, i): Folio => ({ address: at(2 * TRACKED - (i + 1) * PAGE_SIZE), order: 0 }),
+  );
+  for (const { address, order } of [...folios, ...contended]) tree.ensure(address, order);
+  const barrier = new SharedArrayBuffer(8);
+  const results = await Promise.all(
+    Array.from({ length: WORKERS }, async (_, worker) => {
+      const thread = new Worker(new URL('../fixtures/radix-worker.js', import.meta.url), {
+        workerData: {
+          handle: memory.handle,
+          root: tree.root,
+          barrier,
+          worker,
+          workers: WORKERS,
+          folios,
+          clearEvery: CLEAR_EVERY,
+          contended,
+        },
+      });
+      return await new Promise<number>((resolve, reject) => {
+        thread.once('message', resolve).once('error', reject);
+      });
+    }),
+  );
+  expect(results.reduce((sum, won) => sum + won, 0)).toBe(contended.length);
+  const expected = inWalkOrder([...folios.filter((_, index) => index % CLEAR_EVERY !== 0), ...contended]);
+  const seen: Folio[] = [];
+  walkRadixTree(memory, tree.root, (address, order) => seen.push({ address, order }));
+  expect(seen.length).toBe(expected.length);
+  expect(seen.findIndex((mark, i) => keyOf(mark) !== keyOf(expected[i]))).toBe(-1);
+});
