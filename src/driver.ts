@@ -1,21 +1,19 @@
 /** khorus/driver: what a driver's module needs. This file only exports. */
 export { KhoError, type KhoErrorCode, type KhoErrorDetails } from './errors.js';
 export type { FdtNode, FdtProperty } from './fdt/index.js';
-export { after, hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from './memblock/index.js';
+export { after, type Folio, hex, PAGE_SIZE, type PageRange, type PhysicalAddress, physicalAddress } from './memblock/index.js';
 export {
   type CancelContext,
   DEFAULT_MAX_BYTES,
   type Driver,
   defineDriver,
   type FinishContext,
-  type Folio,
   type FreezeContext,
   type InstanceContext,
   type MemoryReader,
   type MemoryWriter,
   type NodeWriter,
   type OptionsParser,
-  type PageRange,
   type PrepareContext,
   type PropertyName,
   type RestoreContext,

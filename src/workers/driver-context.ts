@@ -1,23 +1,24 @@
 import { KhoError } from '../errors.js';
 import {
   after,
+  type Folio,
   hex,
   naturalOrders,
   PAGE_SIZE,
+  type PageRange,
   type PhysicalAddress,
   type PhysicalMemory,
+  physicalAddress,
   type RadixTree,
   type ShardExtents,
 } from '../memblock/index.js';
 import type { CallbackScope } from './callback-scope.js';
 import type {
   CancelContext,
-  Folio,
   FreezeContext,
   InstanceContext,
   MemoryWriter,
   NodeWriter,
-  PageRange,
   PrepareContext,
   PropertyName,
   SerializeContext,
@@ -265,7 +266,7 @@ class OwnedMemory implements MemoryWriter {
 
   readAddress(address: PhysicalAddress): PhysicalAddress {
     this.#scope.check('memory.read');
-    return this.#resources.memory.readAddress(address);
+    return physicalAddress(this.#resources.memory.readU64Number(address));
   }
 
   write(address: PhysicalAddress, bytes: Uint8Array): void {
@@ -305,5 +306,5 @@ function objectsOf(pages: PageRange | Folio): Iterable<Folio> {
 
 function covers(extents: ShardExtents, address: PhysicalAddress, pages: number): boolean {
   const end = after(address, pages * PAGE_SIZE);
-  return extents.ranges.some((range) => address >= range.address && end <= range.address + range.pages * PAGE_SIZE);
+  return extents.ranges.some((range) => address >= range.base && end <= range.base + range.pages * PAGE_SIZE);
 }

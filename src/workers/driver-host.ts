@@ -14,8 +14,8 @@ export interface TaskRunner extends AsyncDisposable {
   attach(description: RunDescription): Promise<void>;
   /** Rejects with KHO_EWORKER if the thread dies; a driver's error is in the answer. */
   run(task: Task): Promise<TaskAnswer>;
-  /** Ends the threads at once, whatever they are doing; running tasks reject. */
-  terminate(): Promise<void>;
+  /** Ends the threads at once, whatever they are doing, and starts new ones; running tasks reject with KHO_EWORKER. */
+  restart(): Promise<void>;
 }
 
 /**
@@ -26,29 +26,14 @@ export interface TaskRunner extends AsyncDisposable {
  * still.
  */
 export class DriverHost implements TaskRunner {
-  readonly #worker: Worker;
-  readonly #remote: Remote<HostApi>;
-  /** Rejects when the thread ends. */
-  readonly #ended: Promise<never>;
+  readonly #name: string;
+  #thread: HostThread;
   #description: RunDescription | undefined;
-  #terminated = false;
 
+  /** `name` is that of the driver, for messages and debuggers. */
   constructor(name: string) {
-    this.#worker = new Worker(new URL('./host-worker.js', import.meta.url), { name });
-    this.#remote = remoteOf<HostApi>(this.#worker);
-    this.#ended = new Promise<never>((_resolve, reject) => {
-      this.#worker.once('error', (error) => {
-        reject(new KhoError('KHO_EWORKER', `the thread of ${name} died: ${error.message}`, {}, { cause: error }));
-      });
-      this.#worker.once('exit', (code) => {
-        reject(new KhoError('KHO_EWORKER', `the thread of ${name} exited with code ${code}`));
-      });
-    });
-    this.#ended.catch(() => {}); // seen by whoever races it
-  }
-
-  get threadId(): number {
-    return this.#worker.threadId;
+    this.#name = name;
+    this.#thread = startThread(name);
   }
 
   async attach(description: RunDescription): Promise<void> {
@@ -65,18 +50,45 @@ export class DriverHost implements TaskRunner {
     return answer;
   }
 
-  async terminate(): Promise<void> {
-    if (this.#terminated) return;
-    this.#terminated = true;
-    release(this.#remote);
-    await this.#worker.terminate();
+  /** The live states are gone with the old thread. */
+  async restart(): Promise<void> {
+    await endThread(this.#thread);
+    this.#thread = startThread(this.#name);
+    if (this.#description !== undefined) await this.attach(this.#description);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.terminate();
+    await endThread(this.#thread);
   }
 
   #call(task: Task): Promise<TaskAnswer> {
-    return Promise.race([this.#remote.runTask(task), this.#ended]);
+    const { remote, ended } = this.#thread;
+    return Promise.race([remote.runTask(task), ended]);
   }
+}
+
+interface HostThread {
+  readonly worker: Worker;
+  readonly remote: Remote<HostApi>;
+  /** Rejects when the thread ends: Comlink itself would leave calls pending for ever. */
+  readonly ended: Promise<never>;
+}
+
+function startThread(name: string): HostThread {
+  const worker = new Worker(new URL('./host-worker.js', import.meta.url), { name });
+  const ended = new Promise<never>((_resolve, reject) => {
+    worker.once('error', (error) => {
+      reject(new KhoError('KHO_EWORKER', `the thread of ${name} died: ${error.message}`, {}, { cause: error }));
+    });
+    worker.once('exit', (code) => {
+      reject(new KhoError('KHO_EWORKER', `the thread of ${name} exited with code ${code}`));
+    });
+  });
+  ended.catch(() => {}); // seen by whoever races it
+  return { worker, remote: remoteOf<HostApi>(worker), ended };
+}
+
+async function endThread({ worker, remote }: HostThread): Promise<void> {
+  release(remote);
+  await worker.terminate();
 }

@@ -1,19 +1,7 @@
 import { KhoError } from '../errors.js';
 import type { FdtNode } from '../fdt/index.js';
-import type { PhysicalAddress } from '../memblock/index.js';
+import type { Folio, PageRange, PhysicalAddress } from '../memblock/index.js';
 import type { Random } from './random.js';
-
-/** Contiguous pages, preserved as the kernel's kho_preserve_pages() does: split to natural orders. */
-export interface PageRange {
-  readonly address: PhysicalAddress;
-  readonly pages: number;
-}
-
-/** 2^order pages, naturally aligned, preserved as one object of that order. */
-export interface Folio {
-  readonly address: PhysicalAddress;
-  readonly order: number;
-}
 
 declare const propertyName: unique symbol;
 /** A property name that was looked up once (`ctx.name('rx-bytes')`); in a hot loop it saves about 20 ns a property. */

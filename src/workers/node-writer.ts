@@ -1,10 +1,12 @@
 import { KhoError } from '../errors.js';
-import { checkNodeName, checkPropertyName } from '../fdt/index.js';
+import { checkNodeName, checkPropertyName, FDT_MAX_DEPTH } from '../fdt/index.js';
 import type { NodeRef } from '../hashstage/index.js';
 import type { CallbackScope } from './callback-scope.js';
 import type { NodeWriter, PropertyName } from './driver.js';
 import type { NodeSink } from './sink.js';
 
+/** An instance's node is the second level of its driver's FDT. */
+const INSTANCE_DEPTH = 2;
 const EMPTY = new Uint8Array(0);
 const encoder = new TextEncoder();
 /** Splits a bigint into halves without arithmetic on bigints: 4 ns instead of 56. */
@@ -16,17 +18,23 @@ export class SinkNodeWriter implements NodeWriter {
   readonly #scope: CallbackScope;
   readonly #sink: NodeSink;
   readonly #node: NodeRef;
+  readonly #depth: number;
 
-  constructor(scope: CallbackScope, sink: NodeSink, node: NodeRef) {
+  constructor(scope: CallbackScope, sink: NodeSink, node: NodeRef, depth = INSTANCE_DEPTH) {
     this.#scope = scope;
     this.#sink = sink;
     this.#node = node;
+    this.#depth = depth;
   }
 
   node(name: string): NodeWriter {
     this.#scope.check('node');
     checkNodeName(name);
-    return new SinkNodeWriter(this.#scope, this.#sink, this.#sink.open(this.#node, name));
+    if (this.#depth >= FDT_MAX_DEPTH) {
+      throw new KhoError('KHO_EINVAL', `the node '${name}' would lie deeper than ${FDT_MAX_DEPTH} levels`);
+    }
+    const child = this.#sink.open(this.#node, name);
+    return new SinkNodeWriter(this.#scope, this.#sink, child, this.#depth + 1);
   }
 
   u32(name: string | PropertyName, value: number): NodeWriter {

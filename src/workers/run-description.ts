@@ -1,5 +1,5 @@
 import type { StageHandle } from '../hashstage/index.js';
-import type { ExtentTableHandle, PhysicalAddress, SharedMemoryHandle } from '../memblock/index.js';
+import type { PhysicalAddress, SharedMemoryHandle } from '../memblock/index.js';
 
 /** Where a driver's module is. Imported anew by every thread and process that needs it. */
 export interface DriverModule {
@@ -53,7 +53,8 @@ export interface RunDescription {
   readonly instances: readonly InstanceDescription[];
   readonly shards: readonly ShardDescription[];
   readonly memory: SharedMemoryHandle;
-  readonly extents: ExtentTableHandle;
+  /** The ExtentTable's buffer. */
+  readonly extents: SharedArrayBuffer;
   readonly stage: StageHandle;
   /** Root of the preserved-page tracker. */
   readonly tracker: PhysicalAddress;

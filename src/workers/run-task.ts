@@ -1,5 +1,6 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
+import { describeRegistrations } from './describe.js';
 import { RunState } from './run-state.js';
 import type { AttachTask, Task, TaskAnswer } from './task.js';
 
@@ -12,6 +13,7 @@ const runs = new Map<string, RunState>();
 
 /** Runs one task on this thread: the entry of pool workers and of driver hosts. */
 export async function runTask(task: Task): Promise<TaskAnswer> {
+  if (task.kind === 'describe') return describeRegistrations(task);
   if (task.kind === 'attach') return attach(task);
   const run = runs.get(task.runId);
   if (run === undefined) return { threadId, attached: false, spans: new Float64Array(0), values: [] };

@@ -1,8 +1,30 @@
 import type { SerializedKhoError } from '../errors.js';
-import type { RunDescription } from './run-description.js';
+import type { ShardSpec } from './driver.js';
+import type { DriverModule, RunDescription } from './run-description.js';
 
 /** The driver callbacks that tasks run; `snapshot` digests the frozen state. */
 export type TaskPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'snapshot' | 'cancel';
+
+/**
+ * Imports the drivers' modules and asks them what their instances are and need. It runs on a worker, as all code of
+ * drivers does, so that a module that hangs cannot take the main thread with it.
+ */
+export interface DescribeTask {
+  readonly kind: 'describe';
+  readonly registrations: readonly {
+    readonly module: DriverModule;
+    readonly count: number;
+    readonly options: unknown;
+  }[];
+}
+
+/** What a driver says of one registration; the values of a {@link DescribeTask}'s answer. */
+export interface DescribedRegistration {
+  readonly name: string;
+  readonly compatible: string;
+  readonly hosted: boolean;
+  readonly instances: readonly { readonly name: string; readonly index: number; readonly shards: readonly ShardSpec[] }[];
+}
 
 /** Makes a thread take part in a run: loads the drivers' modules, maps the shared memory. */
 export interface AttachTask {
@@ -32,7 +54,7 @@ export interface RenderTask {
   readonly room: number;
 }
 
-export type Task = AttachTask | CallbackTask | RenderTask;
+export type Task = DescribeTask | AttachTask | CallbackTask | RenderTask;
 
 /** What came of a task. A driver's error is an answer; a rejected task means that the thread itself failed. */
 export interface TaskAnswer {

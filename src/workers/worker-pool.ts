@@ -17,7 +17,7 @@ export interface WorkerPoolOptions {
  */
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
-  readonly #piscina: Piscina;
+  #piscina: Piscina;
   readonly #attached = new Map<string, RunDescription>();
 
   constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
@@ -25,13 +25,7 @@ export class WorkerPool implements TaskRunner {
       throw new KhoError('KHO_EINVAL', `a pool has 1 to 1024 threads, not ${threads}`);
     }
     this.threads = threads;
-    this.#piscina = new Piscina({
-      filename: fileURLToPath(new URL('./pool-worker.js', import.meta.url)),
-      minThreads: threads,
-      maxThreads: threads,
-      idleTimeout: Number.POSITIVE_INFINITY,
-      concurrentTasksPerWorker: 1,
-    });
+    this.#piscina = startPiscina(threads);
   }
 
   /**
@@ -48,7 +42,7 @@ export class WorkerPool implements TaskRunner {
 
   async run(task: Task): Promise<TaskAnswer> {
     const answer = await this.#run(task);
-    if (answer.attached || task.kind === 'attach') return answer;
+    if (answer.attached || !('runId' in task)) return answer;
     // The thread is new (it replaced one that died) or has forgotten the run. The next task may meet another such
     // thread, so the loop is bounded by the number of threads.
     const description = this.#attached.get(task.runId);
@@ -66,12 +60,14 @@ export class WorkerPool implements TaskRunner {
     this.#attached.delete(runId);
   }
 
-  async terminate(): Promise<void> {
-    await this.#piscina.destroy();
+  async restart(): Promise<void> {
+    const old = this.#piscina;
+    this.#piscina = startPiscina(this.threads);
+    await old.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.terminate();
+    await this.#piscina.destroy();
   }
 
   async #run(task: Task): Promise<TaskAnswer> {
@@ -82,4 +78,14 @@ export class WorkerPool implements TaskRunner {
       throw new KhoError('KHO_EWORKER', `a worker of the pool failed: ${reason}`, {}, { cause: error });
     }
   }
+}
+
+function startPiscina(threads: number): Piscina {
+  return new Piscina({
+    filename: fileURLToPath(new URL('./pool-worker.js', import.meta.url)),
+    minThreads: threads,
+    maxThreads: threads,
+    idleTimeout: Number.POSITIVE_INFINITY,
+    concurrentTasksPerWorker: 1,
+  });
 }

@@ -1,0 +1,184 @@
+import { KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME, ROOT_FDT_SIZE } from '../abi/index.js';
+import { KhoError } from '../errors.js';
+import { align4, FDT_HEADER_SIZE, FDT_RESERVATION_SIZE, nodeSize, propertySize } from '../fdt/index.js';
+import {
+  type Extent,
+  ExtentTable,
+  MAX_ORDER_NR_PAGES,
+  MAX_PAGE_ORDER,
+  naturalOrders,
+  orderOf,
+  PAGE_SIZE,
+  type PageRange,
+  type PhysicalAddress,
+  RadixTree,
+} from '../memblock/index.js';
+import type { Host } from './host.js';
+import type { RegisteredDriver, Registry } from './registry.js';
+import type { RangeOwner } from './run-record.js';
+
+const FDT_END_SIZE = 4;
+/** The core's own blobs, a page each. */
+const CORE_BLOBS = [KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME];
+const CORE_NODE = 0;
+
+/** Where a driver's FDT will lie: room for the largest that its shards may make. */
+export interface BlobRoom {
+  readonly address: PhysicalAddress;
+  readonly pages: number;
+}
+
+/**
+ * Everything that a run takes from the host before the blackout, in the order of registration: the extents of shards,
+ * room for the drivers' FDTs, pages for the core's blobs and the root FDT, and the tracker with every table that any of
+ * these could need. So nothing is allocated in the blackout, and every address depends on the scenario alone.
+ *
+ * All pages are cleared when they are taken: the bytes that are handed over must not depend on what was there before,
+ * nor give it away; and the system commits them now, not in the blackout.
+ */
+export class Reservations {
+  readonly extents: ExtentTable;
+  readonly blobs: readonly BlobRoom[];
+  readonly root: PhysicalAddress;
+  /** Pages of the core's blobs by name. */
+  readonly core: ReadonlyMap<string, PhysicalAddress>;
+  readonly tracker: RadixTree;
+  readonly #host: Host;
+  readonly #taken: PageRange[] = [];
+  readonly #owners: { readonly start: number; readonly end: number; readonly owner: RangeOwner }[] = [];
+
+  /** KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken. */
+  constructor(host: Host, registry: Registry) {
+    this.#host = host;
+    try {
+      this.extents = this.#grantExtents(registry);
+      this.blobs = registry.drivers.map((driver) => this.#reserveBlob(driver, registry));
+      this.root = this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' });
+      this.core = new Map(
+        CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const),
+      );
+      for (const { name, address, size } of host.reserveMem) {
+        this.#owners.push({ start: address, end: address + size, owner: { kind: 'reserve_mem', name } });
+      }
+      this.#owners.sort((a, b) => a.start - b.start);
+      this.tracker = this.#buildTracker();
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+  }
+
+  /** Whose memory an address is. */
+  ownerOf(address: PhysicalAddress): RangeOwner | undefined {
+    let low = 0;
+    let high = this.#owners.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#owners[middle]?.start ?? 0) <= address) low = middle + 1;
+      else high = middle;
+    }
+    const candidate = this.#owners[low - 1];
+    return candidate !== undefined && address < candidate.end ? candidate.owner : undefined;
+  }
+
+  /** Marks a `reserve_mem` area or a blob as kho_preserve_pages() does. */
+  preservePages(address: PhysicalAddress, pages: number): void {
+    for (const { address: start, order } of naturalOrders(address, pages)) this.tracker.set(start, order);
+  }
+
+  /** Marks a finished blob: one folio up to 4 MiB, single ranges of natural orders above. */
+  preserveBlob(address: PhysicalAddress, size: number): void {
+    const order = orderOf(size);
+    if (order <= MAX_PAGE_ORDER) this.tracker.set(address, order);
+    else this.preservePages(address, Math.ceil(size / PAGE_SIZE));
+  }
+
+  /** Gives everything back to the host's page allocator. Once. */
+  release(): void {
+    for (const { address, pages } of this.#taken.splice(0)) this.#host.pages.free(address, pages);
+  }
+
+  #grantExtents(registry: Registry): ExtentTable {
+    const nodes = this.#host.options.nodes;
+    const grants = registry.shards.map(({ pages, instance: item }, shard) => {
+      const instance = registry.instances[item];
+      const owner: RangeOwner = {
+        kind: 'pages',
+        name: registry.drivers[instance?.driver ?? 0]?.name ?? '',
+        instance: instance?.name ?? '',
+        shard: shard - (instance?.firstShard ?? 0),
+      };
+      const ranges: Extent[] = [];
+      try {
+        // Instances take turns among the nodes, as devices do among sockets.
+        for (let left = pages; left > 0; left -= MAX_ORDER_NR_PAGES) {
+          const part = Math.min(left, MAX_ORDER_NR_PAGES);
+          ranges.push({ base: this.#takePages(part, item % nodes, owner), pages: part });
+        }
+      } catch (error) {
+        throw KhoError.from(error).with({
+          driver: owner.name,
+          instance: instance?.name ?? '',
+          shard: shard - (instance?.firstShard ?? 0),
+        });
+      }
+      return { pages, ranges };
+    });
+    return ExtentTable.create(grants);
+  }
+
+  #reserveBlob(driver: RegisteredDriver, registry: Registry): BlobRoom {
+    const bytes = blobBound(driver, registry);
+    const owner: RangeOwner = { kind: 'blob', name: driver.name };
+    const order = orderOf(bytes);
+    try {
+      // A whole power of two, so that the finished blob is aligned to its order whatever its size.
+      const pages = order <= MAX_PAGE_ORDER ? 2 ** order : Math.ceil(bytes / PAGE_SIZE);
+      return { address: this.#takePages(pages, CORE_NODE, owner), pages };
+    } catch (error) {
+      const reason = KhoError.from(error).message;
+      throw new KhoError(
+        order <= MAX_PAGE_ORDER ? 'KHO_ENOMEM' : 'KHO_E2BIG',
+        `no room for the FDT of '${driver.name}', which may take ${bytes} bytes: ${reason}`,
+        { driver: driver.name, size: bytes },
+      );
+    }
+  }
+
+  #buildTracker(): RadixTree {
+    const { memory, pages, reserveMem } = this.#host;
+    const tracker = RadixTree.create(memory, () => {
+      const address = pages.allocPages(0, CORE_NODE);
+      this.#taken.push({ address, pages: 1 });
+      return address;
+    });
+    for (const { address, pages: count } of [...this.#taken]) {
+      tracker.ensureRange(address, count, Math.max(MAX_PAGE_ORDER, Math.floor(Math.log2(count))));
+    }
+    for (const { address, size } of reserveMem) {
+      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) tracker.ensure(folio.address, folio.order);
+    }
+    return tracker;
+  }
+
+  #takePages(pages: number, node: number, owner: RangeOwner): PhysicalAddress {
+    const { pages: allocator, memory } = this.#host;
+    const address =
+      pages <= MAX_ORDER_NR_PAGES ? allocator.allocExact(pages, node) : allocator.allocContiguous(pages, node);
+    this.#taken.push({ address, pages });
+    memory.fill(address, pages * PAGE_SIZE, 0);
+    this.#owners.push({ start: address, end: address + pages * PAGE_SIZE, owner });
+    return address;
+  }
+}
+
+/** The largest FDT that the shards of a driver may make. */
+export function blobBound(driver: RegisteredDriver, registry: Registry): number {
+  const frame = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE + nodeSize(0) + FDT_END_SIZE;
+  const compatible = propertySize(driver.compatible.length + 1) + 'compatible'.length + 1;
+  let bytes = frame + compatible;
+  for (const shard of registry.shards) {
+    if (registry.instances[shard.instance]?.driver === driver.index) bytes += shard.maxBytes;
+  }
+  return Math.max(align4(bytes), ROOT_FDT_SIZE);
+}
