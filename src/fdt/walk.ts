@@ -144,13 +144,15 @@ function readHeader(given: Uint8Array): Layout {
   };
 }
 
+/** The map ends, for libfdt, Linux and dtc, at the first entry of size 0; the specification has its address 0 as well. */
 function countReservations(bytes: Uint8Array, reservationsAt: number): number {
   for (let at = reservationsAt; at + FDT_RESERVATION_SIZE <= bytes.length; at += FDT_RESERVATION_SIZE) {
-    let any = 0;
-    for (let i = at; i < at + FDT_RESERVATION_SIZE; i++) any |= bytes[i];
-    if (any === 0) return (at - reservationsAt) / FDT_RESERVATION_SIZE;
+    const size = at + FDT_RESERVATION_SIZE / 2;
+    if (readWord(bytes, size) === 0 && readWord(bytes, size + FDT_TOKEN_SIZE) === 0) {
+      return (at - reservationsAt) / FDT_RESERVATION_SIZE;
+    }
   }
-  throw bad('KHO_FDT_BADLAYOUT', 'the reservation map lacks the entry of zeros that ends it', reservationsAt);
+  throw bad('KHO_FDT_BADLAYOUT', 'the reservation map lacks the entry of size 0 that ends it', reservationsAt);
 }
 
 /** One pass over the tokens, without recursion: a stack of at most FDT_MAX_DEPTH open nodes. */

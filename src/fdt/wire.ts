@@ -54,7 +54,7 @@ export const FDT_HEADER_SIZE = FDT_HEADER_SIZE_DT_STRUCT + FDT_TOKEN_SIZE;
 
 /** A blob starts at a multiple of this, in memory and in files that are mapped. */
 export const FDT_ALIGNMENT = 8;
-/** Bytes of one memory reservation: address and size, both big-endian u64. An entry of zeros ends the map. */
+/** Bytes of one memory reservation: address and size, both big-endian u64. An entry of size 0 ends the map. */
 export const FDT_RESERVATION_SIZE = 16;
 /** Bytes of a property before its value: the token, the length and the offset of the name. */
 export const FDT_PROPERTY_HEADER_SIZE = 3 * FDT_TOKEN_SIZE;

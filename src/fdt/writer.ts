@@ -109,15 +109,13 @@ export class FdtWriter {
     this.#need(0);
   }
 
-  /** Adds a memory reservation, physical address and size in bytes; only before the root. KHO_EINVAL beyond 64 bits. */
+  /** Adds a memory reservation, physical address and size in bytes; only before the root. KHO_EINVAL beyond 64 bits, or for no bytes. */
   reserve(address: number | bigint, size: number | bigint): void {
     if (this.#state !== 'reservations') throw this.#badState('reserve');
     checkU64('address of a reservation', address);
     checkU64('size of a reservation', size);
-    // An entry of zeros ends the map: whatever followed it would be lost.
-    if (BigInt(address) === 0n && BigInt(size) === 0n) {
-      throw new KhoError('KHO_EINVAL', 'a memory reservation of 0 bytes at 0 would end the reservation map');
-    }
+    // libfdt and dtc take an entry of size 0 for the end of the map: whatever followed it would be lost.
+    if (Number(size) === 0) throw new KhoError('KHO_EINVAL', 'a memory reservation of 0 bytes would end the map');
     this.#need(FDT_RESERVATION_SIZE);
     this.#put64(address, 'big');
     this.#put64(size, 'big');
