@@ -10,7 +10,7 @@ import { readWord } from './walk.js';
  * - else big-endian 32-bit cells, if the length is a multiple of 4
  * - else bytes
  *
- * As in dtc, a `name` property that only repeats the node's name is left out: versions before 16 had it in every node.
+ * As in dtc, a `name` property that only repeats the node's name is left out: old trees have it in every node.
  * Trees that dtc refuses (such as a phandle used twice) are printed all the same. Mind that KHO's integers are in native
  * byte order: 0x117150000 of an x86 host shows as `<0x1517 0x1000000>`.
  *

@@ -1,4 +1,5 @@
 import { KhoError, type KhoErrorCode } from '../errors.js';
+import { readU32 } from './integers.js';
 import {
   align4,
   FDT_BEGIN_NODE,
@@ -70,9 +71,9 @@ export function structureNode(
   };
 }
 
-/** The big-endian word at a byte offset, unsigned. The caller knows that it lies inside. */
+/** The framing word at a byte offset, unsigned. */
 export function readWord(bytes: Uint8Array, at: number): number {
-  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+  return readU32(bytes, at, 'big');
 }
 
 /** Judges a whole blob in one pass; errors as FdtReader.open() documents them. */

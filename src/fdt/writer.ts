@@ -1,4 +1,6 @@
 import { KhoError } from '../errors.js';
+import { writeHeader } from './header.js';
+import { checkU32, checkU64 } from './integers.js';
 import { checkForeignName, checkNodeName, checkPropertyName } from './names.js';
 import { StringTable } from './strings.js';
 import { putUtf8, utf8Length } from './text.js';
@@ -9,25 +11,12 @@ import {
   FDT_BEGIN_NODE_WIRE,
   FDT_END_NODE_WIRE,
   FDT_END_WIRE,
-  FDT_HEADER_BOOT_CPUID_PHYS,
-  FDT_HEADER_LAST_COMP_VERSION,
-  FDT_HEADER_MAGIC,
-  FDT_HEADER_OFF_DT_STRINGS,
-  FDT_HEADER_OFF_DT_STRUCT,
-  FDT_HEADER_OFF_MEM_RSVMAP,
   FDT_HEADER_SIZE,
-  FDT_HEADER_SIZE_DT_STRINGS,
-  FDT_HEADER_SIZE_DT_STRUCT,
-  FDT_HEADER_TOTALSIZE,
-  FDT_HEADER_VERSION,
-  FDT_LAST_COMPATIBLE_VERSION,
-  FDT_MAGIC,
   FDT_MAX_DEPTH,
   FDT_MAX_SIZE,
   FDT_PROP_WIRE,
   FDT_RESERVATION_SIZE,
   FDT_TOKEN_SIZE,
-  FDT_VERSION,
   nodeSize,
   propertySize,
   swap32,
@@ -220,19 +209,14 @@ export class FdtWriter {
     const { size: stringsSize } = this.#strings;
     this.#strings.write(this.#bytes, stringsAt);
     const totalSize = stringsAt + stringsSize;
-    const header = (at: number, value: number) => {
-      this.#words[at / FDT_TOKEN_SIZE] = wire32(value);
-    };
-    header(FDT_HEADER_MAGIC, FDT_MAGIC);
-    header(FDT_HEADER_TOTALSIZE, totalSize);
-    header(FDT_HEADER_OFF_DT_STRUCT, this.#structureAt);
-    header(FDT_HEADER_OFF_DT_STRINGS, stringsAt);
-    header(FDT_HEADER_OFF_MEM_RSVMAP, FDT_HEADER_SIZE);
-    header(FDT_HEADER_VERSION, FDT_VERSION);
-    header(FDT_HEADER_LAST_COMP_VERSION, FDT_LAST_COMPATIBLE_VERSION);
-    header(FDT_HEADER_BOOT_CPUID_PHYS, 0);
-    header(FDT_HEADER_SIZE_DT_STRINGS, stringsSize);
-    header(FDT_HEADER_SIZE_DT_STRUCT, stringsAt - this.#structureAt);
+    writeHeader(this.#words, {
+      totalSize,
+      structureAt: this.#structureAt,
+      structureSize: stringsAt - this.#structureAt,
+      reservationsAt: FDT_HEADER_SIZE,
+      stringsAt,
+      stringsSize,
+    });
     this.#state = 'finished';
     return this.#bytes.subarray(0, totalSize);
   }
@@ -353,16 +337,4 @@ function putText(bytes: Uint8Array, at: number, text: string, size: number): num
   for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
   for (let i = text.length; i < size; i++) bytes[at + i] = 0;
   return size;
-}
-
-function checkU32(name: string, value: number): void {
-  if (Number.isInteger(value) && value >= 0 && value < 2 ** 32) return;
-  throw new KhoError('KHO_EINVAL', `'${name}': ${value} is not an integer of 32 bits`, { property: name });
-}
-
-function checkU64(name: string, value: number | bigint): void {
-  if (typeof value === 'bigint' ? value >= 0n && value < 1n << 64n : Number.isSafeInteger(value) && value >= 0) return;
-  const what =
-    typeof value === 'bigint' ? 'an integer of 64 bits' : 'an exact integer of 64 bits (beyond 2^53 use a bigint)';
-  throw new KhoError('KHO_EINVAL', `'${name}': ${value} is not ${what}`, { property: name });
 }

@@ -45,10 +45,41 @@ const open = (bytes: Uint8Array) => thrown(() => FdtReader.open(bytes));
 
 test('a small blob reads as it is, with NOPs anywhere', () => {
   const blob = blobOf([
-    NOP, BEGIN, '', NOP, PROP, 4, 0, 7, NOP, PROP, 0, 2, NOP,
-    BEGIN, 'x@1', NOP, PROP, 1, 3, 0xff000000, NOP, BEGIN, 'y', END_NODE, NOP, END_NODE,
-    NOP, BEGIN, 'x', END_NODE, NOP, END_NODE, NOP, END,
-  ]); // biome-ignore format: one token a word
+    NOP,
+    BEGIN,
+    '',
+    NOP,
+    PROP,
+    4,
+    0,
+    7,
+    NOP,
+    PROP,
+    0,
+    2,
+    NOP,
+    BEGIN,
+    'x@1',
+    NOP,
+    PROP,
+    1,
+    3,
+    0xff000000,
+    NOP,
+    BEGIN,
+    'y',
+    END_NODE,
+    NOP,
+    END_NODE,
+    NOP,
+    BEGIN,
+    'x',
+    END_NODE,
+    NOP,
+    END_NODE,
+    NOP,
+    END,
+  ]);
   const reader = FdtReader.open(blob);
   expect([reader.version, reader.bootCpuid, reader.totalSize]).toEqual([17, 3, blob.length]);
   const { root } = reader;
@@ -177,13 +208,7 @@ test.each<[what: string, blob: Uint8Array, code: string, offset: number, message
   ],
   [
     'too deep',
-    blobOf([
-      ...Array(64)
-        .fill(['', 'x'].map(() => 0))
-        .flatMap((_, i) => [BEGIN, i ? 'x' : '']),
-      BEGIN,
-      'x',
-    ]),
+    blobOf(Array.from({ length: 65 }, (_, i) => [BEGIN, i === 0 ? '' : 'x']).flat()),
     'KHO_FDT_BADSTRUCTURE',
     568,
     /more than 64/,
