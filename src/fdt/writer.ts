@@ -45,6 +45,8 @@ type State = 'reservations' | 'properties' | 'children' | 'closed' | 'finished';
 
 /** First size of memory that the writer allocates itself: a page, as kho's blobs have. */
 const FIRST_SIZE = 4096;
+/** What a C string, or UTF-8, cannot hold. */
+const NOT_A_STRING = /[\0\p{Cs}]/u;
 /** The largest blob in whole words. */
 const SIZE_LIMIT = FDT_MAX_SIZE - (FDT_MAX_SIZE % FDT_TOKEN_SIZE);
 /** Up to this many bytes, a loop is faster than TypedArray.prototype.set(), which has a fixed cost. */
@@ -179,7 +181,7 @@ export class FdtWriter {
     for (const value of values) this.#put64(value, order);
   }
 
-  /** Adds a property of one string, in UTF-8 with a NUL at its end. KHO_EINVAL if the string has a NUL itself. */
+  /** Adds a property of one string, in UTF-8 with a NUL at its end. KHO_EINVAL for a NUL or half a surrogate pair in it. */
   string(name: string, value: string): void {
     this.#putStrings('string', name, [value]);
   }
@@ -224,8 +226,9 @@ export class FdtWriter {
   #putStrings(call: string, name: string, values: readonly string[]): void {
     let length = 0;
     for (const value of values) {
-      if (value.includes('\0')) {
-        throw new KhoError('KHO_EINVAL', `property '${name}' would have a string with a NUL in it`, { property: name });
+      if (NOT_A_STRING.test(value)) {
+        const message = `property '${name}' would have a string with a NUL or half a surrogate pair in it`;
+        throw new KhoError('KHO_EINVAL', message, { property: name });
       }
       length += utf8Length(value) + 1;
     }

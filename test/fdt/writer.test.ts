@@ -253,6 +253,7 @@ test('bad arguments are KHO_EINVAL and leave the writer as it was', () => {
     expect(codeOf(() => writer.u64s('a', [1, value], 'big'))).toBe('KHO_EINVAL');
   }
   expect(codeOf(() => writer.string('a', 'x\0y'))).toBe('KHO_EINVAL');
+  expect(codeOf(() => writer.strings('a', ['x', '\ud800']))).toBe('KHO_EINVAL');
   expect(codeOf(() => writer.empty('a@1'))).toBe('KHO_EINVAL');
   expect(codeOf(() => writer.beginNode('a:b'))).toBe('KHO_EINVAL');
   expect(codeOf(() => writer.beginNode(''))).toBe('KHO_EINVAL');
