@@ -68,7 +68,8 @@ const LOOP_LIMIT = 32;
  * (KHO_EEXIST). Siblings are not compared, which would cost memory for each: FdtTree does.
  *
  * Room: with `into`, a call that does not fit is KHO_FDT_NOSPACE. It counts the strings block and all tokens that still
- * must close the tree, and it changes nothing. So after any accepted call, endNode() and finish() succeed.
+ * must close the tree, and it changes nothing. So once the root is
+ * open, endNode() and finish() never lack room.
  *
  * For one thread at a time; `into` may lie on shared memory.
  */
@@ -100,7 +101,10 @@ export class FdtWriter {
     this.#need(0);
   }
 
-  /** Adds a memory reservation, physical address and size in bytes; only before the root. KHO_EINVAL beyond 64 bits, or for no bytes. */
+  /**
+   * Adds a memory reservation, physical address and size in bytes; only before the root.
+   * KHO_EINVAL beyond 64 bits, or for no bytes.
+   */
   reserve(address: number | bigint, size: number | bigint): void {
     if (this.#state !== 'reservations') throw this.#badState('reserve');
     checkU64('address of a reservation', address);

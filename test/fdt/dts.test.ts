@@ -10,7 +10,7 @@ judgedTest('formatDts prints what dtc prints, for any tree', () => {
       const blob = toFdtTree(plain).render();
       expect(formatDts(FdtReader.open(blob))).toBe(dtcDts(blob));
     }),
-    { numRuns: 1000 },
+    { numRuns: 600 },
   );
 });
 

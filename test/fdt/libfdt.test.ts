@@ -9,7 +9,7 @@ judgedTest('libfdt reads in our blobs what was put there', () => {
     fc.property(plainTree, fc.boolean(), (plain, sortStrings) => {
       expect(libfdtDump(toFdtTree(plain).render({ sortStrings }))).toEqual(plainLines(plain));
     }),
-    { numRuns: 400 },
+    { numRuns: 250 },
   );
 });
 
@@ -24,7 +24,7 @@ judgedTest("our reader finds the same tree in libfdt's blobs, node by node", () 
       expect(FdtTree.equal(FdtTree.parse(reader), toFdtTree(plain))).toBeUndefined();
       expect(formatDts(reader)).toBe(dtcDts(blob));
     }),
-    { numRuns: 400 },
+    { numRuns: 250 },
   );
 });
 
