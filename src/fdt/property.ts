@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { readWord } from './walk.js';
+import { readNumber64, readU32, readU64 } from './integers.js';
 import type { ByteOrder } from './wire.js';
 
 /** A property of a node: a name and bytes, whose meaning the caller knows. */
@@ -97,28 +97,9 @@ export class FdtProperty {
   }
 }
 
-function readU32(bytes: Uint8Array, at: number, order: ByteOrder): number {
-  if (order === 'big') return readWord(bytes, at);
-  return (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
-}
-
-/** The 64-bit integer at a byte offset. */
-export function readU64(bytes: Uint8Array, at: number, order: ByteOrder): bigint {
-  const first = BigInt(readU32(bytes, at, order));
-  const second = BigInt(readU32(bytes, at + 4, order));
-  return order === 'big' ? (first << 32n) | second : (second << 32n) | first;
-}
-
-/** Exact up to 2^53 - 1; anything above comes out above it too, since rounding never goes below 2^53. */
-function readNumber64(bytes: Uint8Array, at: number, order: ByteOrder): number {
-  const first = readU32(bytes, at, order);
-  const second = readU32(bytes, at + 4, order);
-  return order === 'big' ? first * 2 ** 32 + second : second * 2 ** 32 + first;
-}
-
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function utf8(bytes: Uint8Array): string {
-  // slice() copies into unshared memory: TextDecoder refuses views on a SharedArrayBuffer.
+  // slice() copies into unshared memory: TextDecoder need not take views on a SharedArrayBuffer (browsers do not).
   return UTF8.decode(bytes.slice());
 }

@@ -1,5 +1,6 @@
 import { KhoError } from '../errors.js';
-import { FdtProperty, readU64 } from './property.js';
+import { readU64 } from './integers.js';
+import { FdtProperty } from './property.js';
 import { type Layout, readWord, type Structure, structureNode, walkBlob } from './walk.js';
 import { align4, FDT_NOP, FDT_PROP, FDT_PROPERTY_HEADER_SIZE, FDT_RESERVATION_SIZE, FDT_TOKEN_SIZE } from './wire.js';
 

@@ -8,7 +8,7 @@ export function utf8Length(text: string): number {
 /** Writes a string in UTF-8, without NUL; returns its bytes. */
 export function putUtf8(bytes: Uint8Array, at: number, text: string): number {
   if (!isAscii(text)) {
-    // Encoded apart and copied: encodeInto() refuses views on a SharedArrayBuffer.
+    // Encoded apart and copied: encodeInto() need not take views on a SharedArrayBuffer (browsers do not).
     const encoded = ENCODER.encode(text);
     bytes.set(encoded, at);
     return encoded.length;

@@ -180,6 +180,7 @@ export class FdtTree {
   /**
    * The first difference of two trees as text for people, or undefined if they are equal: names, values and
    * reservations, but not the order of nodes and properties, which means nothing in a device tree.
+   * Mind the sense: `if (FdtTree.equal(a, b) === undefined)` they are equal.
    */
   static equal(a: FdtTree, b: FdtTree): string | undefined {
     const reservations = (tree: FdtTree) => tree.reservations.map((one) => `${one.address}+${one.size}`).join(' ');

@@ -1,4 +1,5 @@
 import { KhoError, type KhoErrorCode } from '../errors.js';
+import { readU32 } from './integers.js';
 import {
   align4,
   FDT_BEGIN_NODE,
@@ -70,9 +71,9 @@ export function structureNode(
   };
 }
 
-/** The big-endian word at a byte offset, unsigned. The caller knows that it lies inside. */
+/** The framing word at a byte offset, unsigned. */
 export function readWord(bytes: Uint8Array, at: number): number {
-  return ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0;
+  return readU32(bytes, at, 'big');
 }
 
 /** Judges a whole blob in one pass; errors as FdtReader.open() documents them. */
@@ -144,13 +145,15 @@ function readHeader(given: Uint8Array): Layout {
   };
 }
 
+/** The map ends, for libfdt, Linux and dtc, at the first entry of size 0; the specification has its address 0 as well. */
 function countReservations(bytes: Uint8Array, reservationsAt: number): number {
   for (let at = reservationsAt; at + FDT_RESERVATION_SIZE <= bytes.length; at += FDT_RESERVATION_SIZE) {
-    let any = 0;
-    for (let i = at; i < at + FDT_RESERVATION_SIZE; i++) any |= bytes[i];
-    if (any === 0) return (at - reservationsAt) / FDT_RESERVATION_SIZE;
+    const size = at + FDT_RESERVATION_SIZE / 2;
+    if (readWord(bytes, size) === 0 && readWord(bytes, size + FDT_TOKEN_SIZE) === 0) {
+      return (at - reservationsAt) / FDT_RESERVATION_SIZE;
+    }
   }
-  throw bad('KHO_FDT_BADLAYOUT', 'the reservation map lacks the entry of zeros that ends it', reservationsAt);
+  throw bad('KHO_FDT_BADLAYOUT', 'the reservation map lacks the entry of size 0 that ends it', reservationsAt);
 }
 
 /** One pass over the tokens, without recursion: a stack of at most FDT_MAX_DEPTH open nodes. */

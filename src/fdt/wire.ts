@@ -54,7 +54,7 @@ export const FDT_HEADER_SIZE = FDT_HEADER_SIZE_DT_STRUCT + FDT_TOKEN_SIZE;
 
 /** A blob starts at a multiple of this, in memory and in files that are mapped. */
 export const FDT_ALIGNMENT = 8;
-/** Bytes of one memory reservation: address and size, both big-endian u64. An entry of zeros ends the map. */
+/** Bytes of one memory reservation: address and size, both big-endian u64. An entry of size 0 ends the map. */
 export const FDT_RESERVATION_SIZE = 16;
 /** Bytes of a property before its value: the token, the length and the offset of the name. */
 export const FDT_PROPERTY_HEADER_SIZE = 3 * FDT_TOKEN_SIZE;
@@ -75,9 +75,11 @@ export function swap32(word: number): number {
   return (word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24);
 }
 
+const SWAPS = HOST_BYTE_ORDER === 'little';
+
 /** The word which, stored through an Int32Array, leaves the bytes of `value` in big-endian order in memory. */
 export function wire32(value: number): number {
-  return HOST_BYTE_ORDER === 'little' ? swap32(value) : value | 0;
+  return SWAPS ? swap32(value) : value | 0;
 }
 
 /** Tokens as {@link wire32} words, for code that writes a blob through an Int32Array. */
@@ -89,7 +91,8 @@ export const FDT_END_WIRE = wire32(FDT_END);
 
 /** `bytes` rounded up to a whole number of tokens. Exact up to 2^53, hence no bit operations. */
 export function align4(bytes: number): number {
-  return Math.ceil(bytes / FDT_TOKEN_SIZE) * FDT_TOKEN_SIZE;
+  const end = bytes + FDT_TOKEN_SIZE - 1;
+  return end - (end % FDT_TOKEN_SIZE);
 }
 
 /** Bytes that an empty node takes: BEGIN_NODE, the padded name with its NUL, END_NODE. `nameLength` is in bytes. */

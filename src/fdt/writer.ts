@@ -1,4 +1,6 @@
 import { KhoError } from '../errors.js';
+import { writeHeader } from './header.js';
+import { checkU32, checkU64 } from './integers.js';
 import { checkForeignName, checkNodeName, checkPropertyName } from './names.js';
 import { StringTable } from './strings.js';
 import { putUtf8, utf8Length } from './text.js';
@@ -9,25 +11,12 @@ import {
   FDT_BEGIN_NODE_WIRE,
   FDT_END_NODE_WIRE,
   FDT_END_WIRE,
-  FDT_HEADER_BOOT_CPUID_PHYS,
-  FDT_HEADER_LAST_COMP_VERSION,
-  FDT_HEADER_MAGIC,
-  FDT_HEADER_OFF_DT_STRINGS,
-  FDT_HEADER_OFF_DT_STRUCT,
-  FDT_HEADER_OFF_MEM_RSVMAP,
   FDT_HEADER_SIZE,
-  FDT_HEADER_SIZE_DT_STRINGS,
-  FDT_HEADER_SIZE_DT_STRUCT,
-  FDT_HEADER_TOTALSIZE,
-  FDT_HEADER_VERSION,
-  FDT_LAST_COMPATIBLE_VERSION,
-  FDT_MAGIC,
   FDT_MAX_DEPTH,
   FDT_MAX_SIZE,
   FDT_PROP_WIRE,
   FDT_RESERVATION_SIZE,
   FDT_TOKEN_SIZE,
-  FDT_VERSION,
   nodeSize,
   propertySize,
   swap32,
@@ -56,6 +45,8 @@ type State = 'reservations' | 'properties' | 'children' | 'closed' | 'finished';
 
 /** First size of memory that the writer allocates itself: a page, as kho's blobs have. */
 const FIRST_SIZE = 4096;
+/** What a C string, or UTF-8, cannot hold. */
+const NOT_A_STRING = /[\0\p{Cs}]/u;
 /** The largest blob in whole words. */
 const SIZE_LIMIT = FDT_MAX_SIZE - (FDT_MAX_SIZE % FDT_TOKEN_SIZE);
 /** Up to this many bytes, a loop is faster than TypedArray.prototype.set(), which has a fixed cost. */
@@ -77,7 +68,8 @@ const LOOP_LIMIT = 32;
  * (KHO_EEXIST). Siblings are not compared, which would cost memory for each: FdtTree does.
  *
  * Room: with `into`, a call that does not fit is KHO_FDT_NOSPACE. It counts the strings block and all tokens that still
- * must close the tree, and it changes nothing. So after any accepted call, endNode() and finish() succeed.
+ * must close the tree, and it changes nothing. So once the root is
+ * open, endNode() and finish() never lack room.
  *
  * For one thread at a time; `into` may lie on shared memory.
  */
@@ -109,15 +101,16 @@ export class FdtWriter {
     this.#need(0);
   }
 
-  /** Adds a memory reservation, physical address and size in bytes; only before the root. KHO_EINVAL beyond 64 bits. */
+  /**
+   * Adds a memory reservation, physical address and size in bytes; only before the root.
+   * KHO_EINVAL beyond 64 bits, or for no bytes.
+   */
   reserve(address: number | bigint, size: number | bigint): void {
     if (this.#state !== 'reservations') throw this.#badState('reserve');
     checkU64('address of a reservation', address);
     checkU64('size of a reservation', size);
-    // An entry of zeros ends the map: whatever followed it would be lost.
-    if (BigInt(address) === 0n && BigInt(size) === 0n) {
-      throw new KhoError('KHO_EINVAL', 'a memory reservation of 0 bytes at 0 would end the reservation map');
-    }
+    // libfdt and dtc take an entry of size 0 for the end of the map: whatever followed it would be lost.
+    if (Number(size) === 0) throw new KhoError('KHO_EINVAL', 'a memory reservation of 0 bytes would end the map');
     this.#need(FDT_RESERVATION_SIZE);
     this.#put64(address, 'big');
     this.#put64(size, 'big');
@@ -192,7 +185,7 @@ export class FdtWriter {
     for (const value of values) this.#put64(value, order);
   }
 
-  /** Adds a property of one string, in UTF-8 with a NUL at its end. KHO_EINVAL if the string has a NUL itself. */
+  /** Adds a property of one string, in UTF-8 with a NUL at its end. KHO_EINVAL for a NUL or half a surrogate pair in it. */
   string(name: string, value: string): void {
     this.#putStrings('string', name, [value]);
   }
@@ -222,19 +215,14 @@ export class FdtWriter {
     const { size: stringsSize } = this.#strings;
     this.#strings.write(this.#bytes, stringsAt);
     const totalSize = stringsAt + stringsSize;
-    const header = (at: number, value: number) => {
-      this.#words[at / FDT_TOKEN_SIZE] = wire32(value);
-    };
-    header(FDT_HEADER_MAGIC, FDT_MAGIC);
-    header(FDT_HEADER_TOTALSIZE, totalSize);
-    header(FDT_HEADER_OFF_DT_STRUCT, this.#structureAt);
-    header(FDT_HEADER_OFF_DT_STRINGS, stringsAt);
-    header(FDT_HEADER_OFF_MEM_RSVMAP, FDT_HEADER_SIZE);
-    header(FDT_HEADER_VERSION, FDT_VERSION);
-    header(FDT_HEADER_LAST_COMP_VERSION, FDT_LAST_COMPATIBLE_VERSION);
-    header(FDT_HEADER_BOOT_CPUID_PHYS, 0);
-    header(FDT_HEADER_SIZE_DT_STRINGS, stringsSize);
-    header(FDT_HEADER_SIZE_DT_STRUCT, stringsAt - this.#structureAt);
+    writeHeader(this.#words, {
+      totalSize,
+      structureAt: this.#structureAt,
+      structureSize: stringsAt - this.#structureAt,
+      reservationsAt: FDT_HEADER_SIZE,
+      stringsAt,
+      stringsSize,
+    });
     this.#state = 'finished';
     return this.#bytes.subarray(0, totalSize);
   }
@@ -242,8 +230,9 @@ export class FdtWriter {
   #putStrings(call: string, name: string, values: readonly string[]): void {
     let length = 0;
     for (const value of values) {
-      if (value.includes('\0')) {
-        throw new KhoError('KHO_EINVAL', `property '${name}' would have a string with a NUL in it`, { property: name });
+      if (NOT_A_STRING.test(value)) {
+        const message = `property '${name}' would have a string with a NUL or half a surrogate pair in it`;
+        throw new KhoError('KHO_EINVAL', message, { property: name });
       }
       length += utf8Length(value) + 1;
     }
@@ -355,16 +344,4 @@ function putText(bytes: Uint8Array, at: number, text: string, size: number): num
   for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
   for (let i = text.length; i < size; i++) bytes[at + i] = 0;
   return size;
-}
-
-function checkU32(name: string, value: number): void {
-  if (Number.isInteger(value) && value >= 0 && value < 2 ** 32) return;
-  throw new KhoError('KHO_EINVAL', `'${name}': ${value} is not an integer of 32 bits`, { property: name });
-}
-
-function checkU64(name: string, value: number | bigint): void {
-  if (typeof value === 'bigint' ? value >= 0n && value < 1n << 64n : Number.isSafeInteger(value) && value >= 0) return;
-  const what =
-    typeof value === 'bigint' ? 'an integer of 64 bits' : 'an exact integer of 64 bits (beyond 2^53 use a bigint)';
-  throw new KhoError('KHO_EINVAL', `'${name}': ${value} is not ${what}`, { property: name });
 }
