@@ -201,8 +201,7 @@ export class PhaseRunner {
       const grace = new Promise<'late'>((resolve) => {
         timer = setTimeout(resolve, GRACE_MS, 'late');
       });
-      const outcome = await Promise.race([all.then(() => 'ended'), grace]);
-      clearTimeout(timer);
+      const outcome = await Promise.race([all.then(() => 'ended'), grace]).finally(() => clearTimeout(timer));
       if (outcome === 'late') {
         await Promise.all([...new Set(work.map(({ driver }) => this.#laneOf(driver)))].map((lane) => lane.runner.restart()));
         await all;

@@ -1,0 +1,465 @@
+import {
+  encodeKexecMetadata,
+  KEXEC_METADATA_NAME,
+  MEMBLOCK_SUBTREE_NAME,
+  profileNamed,
+  ROOT_FDT_SIZE,
+  type Subtree,
+  writeKhoRoot,
+  writeMemblockFdt,
+} from '../abi/index.js';
+import type { KexecSegment } from '../arch/index.js';
+import { KhoError } from '../errors.js';
+import { ARENA_BYTES, Stage } from '../hashstage/index.js';
+import { PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
+import {
+  type DescribedRegistration,
+  DriverHost,
+  type RenderedBlob,
+  type RunDescription,
+  type TaskRunner,
+  WorkerPool,
+} from '../workers/index.js';
+import { Finalizer } from './finalizer.js';
+import { Handover } from './handover.js';
+import type { Host } from './host.js';
+import { Interrupt } from './interrupt.js';
+import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
+import type { Budget, DriverRegistration, RunPlan } from './plan.js';
+import { buildRegistry, type Registry } from './registry.js';
+import { Reservations } from './reservations.js';
+import { type Phase, TimelineRecorder } from './timeline.js';
+
+/** The kexec that a cold-booted host does is its first. */
+const FIRST_KEXEC = 1;
+
+export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile'> & {
+  readonly budget?: Budget;
+  /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
+  readonly pool?: WorkerPool;
+};
+
+/** How far a phase is. */
+export interface ProgressEvent {
+  readonly phase: Phase;
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface HandoverOptions {
+  /** Aborting rolls back; the handover rejects with the signal's reason if that is a KhoError, else KHO_ECANCELED. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+}
+
+let runs = 0;
+
+/**
+ * Leads a host's handover: registers drivers, runs prepare → freeze → serialize → finalize on worker threads, and rolls
+ * everything back if any of it fails. Driver code never runs on the calling thread.
+ *
+ * One handover at a time (KHO_EBUSY). The threads live until the coordinator is disposed of.
+ */
+export class Coordinator implements AsyncDisposable {
+  readonly host: Host;
+  readonly #options: CoordinatorOptions;
+  readonly #registrations: DriverRegistration[] = [];
+  /** Mode `hash`: the pool. Mode `sequential`: one host for everything. Made on first use. */
+  #main: RunnerLane | undefined;
+  readonly #hosts = new Map<string, RunnerLane>();
+  #busy = false;
+
+  constructor(host: Host, options: CoordinatorOptions) {
+    profileNamed(options.profile);
+    this.host = host;
+    this.#options = options;
+  }
+
+  /** Adds instances of a driver. Order matters: it is the order in which state is laid out. */
+  register(registration: DriverRegistration): this {
+    if (!Number.isSafeInteger(registration.count) || registration.count < 0) {
+      throw new KhoError('KHO_EINVAL', `count is ${registration.count}, expected a whole number`, { field: 'count' });
+    }
+    this.#registrations.push(registration);
+    return this;
+  }
+
+  /**
+   * Runs a handover up to the jump. Rejects with the first failure, after rolling back: every driver that had begun was
+   * cancelled, all pages are free again, and the next handover can begin. Failures of rolling back itself are in the
+   * error's `cause`.
+   */
+  async handover({ signal, onProgress }: HandoverOptions = {}): Promise<Handover> {
+    if (this.#busy) throw new KhoError('KHO_EBUSY', 'a handover of this coordinator is under way');
+    this.#busy = true;
+    try {
+      return await this.#handover(signal, onProgress ?? (() => {}));
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const lanes = [...this.#hosts.values()];
+    if (this.#main !== undefined && this.#main.runner !== this.#options.pool) lanes.push(this.#main);
+    this.#main = undefined;
+    this.#hosts.clear();
+    await Promise.all(lanes.map(({ runner }) => runner[Symbol.asyncDispose]()));
+  }
+
+  async #handover(signal: AbortSignal | undefined, progress: (event: ProgressEvent) => void): Promise<Handover> {
+    const epoch = process.hrtime.bigint();
+    const recorder = new TimelineRecorder(epoch);
+    using interrupt = new Interrupt(signal);
+    interrupt.check();
+    let run: HandoverRun | undefined;
+    try {
+      await recorder.phase('prepare', async () => {
+        const registry = await this.#describe(interrupt);
+        const reservations = recorder.step('prepare', 'reserve memory', () => new Reservations(this.host, registry));
+        run = new HandoverRun(this.host, this.#options, registry, reservations, recorder, interrupt, progress, (driver) =>
+          this.#laneOf(registry, driver),
+        );
+        await run.prepare(epoch);
+      });
+      if (run === undefined) throw new KhoError('KHO_EINVAL', 'the run was not prepared');
+      interrupt.startBudget(this.#options.budget);
+      await run.blackout();
+      interrupt.stopBudget();
+      return await run.finish();
+    } catch (thrown) {
+      interrupt.stopBudget();
+      const error = KhoError.from(thrown);
+      const failures = await recorder.phase('cancel', () => run?.cancel() ?? []);
+      if (failures.length === 0) throw error;
+      const cause = new AggregateError(failures, 'rolling back failed too');
+      throw new KhoError(error.code, error.message, error.details, { cause });
+    }
+  }
+
+  /** Asks the drivers what they are and need. */
+  async #describe(interrupt: Interrupt): Promise<Registry> {
+    const main = this.#mainLane();
+    const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
+    const answer = await Promise.race([main.runner.run({ kind: 'describe', registrations }), interrupt.promise]);
+    if (answer.failure !== undefined) {
+      const registration = this.#registrations[answer.failure.position];
+      const where = registration?.where === undefined ? {} : { file: registration.where };
+      throw KhoError.from(answer.failure.error).with(where);
+    }
+    return buildRegistry(this.#registrations, answer.values as DescribedRegistration[]);
+  }
+
+  #mainLane(): RunnerLane {
+    if (this.#main !== undefined) return this.#main;
+    if (this.#options.mode === 'sequential') {
+      this.#main = { runner: new DriverHost('sequential'), threads: 1, role: 'worker' };
+    } else {
+      const pool = this.#options.pool ?? new WorkerPool({ threads: this.#options.workers });
+      this.#main = { runner: pool, threads: pool.threads, role: 'worker' };
+    }
+    return this.#main;
+  }
+
+  /** Where a driver's callbacks run: a hosted driver has a thread to itself, unless all share one. */
+  #laneOf(registry: Registry, index: number): RunnerLane {
+    const driver = registry.drivers[index];
+    if (driver === undefined || !driver.hosted || this.#options.mode === 'sequential') return this.#mainLane();
+    let lane = this.#hosts.get(driver.name);
+    if (lane === undefined) {
+      lane = { runner: new DriverHost(driver.name), threads: 1, role: 'host', driver: driver.name };
+      this.#hosts.set(driver.name, lane);
+    }
+    return lane;
+  }
+}
+
+/** One handover under way: what it holds, and how far it is. */
+class HandoverRun {
+  readonly #host: Host;
+  readonly #options: CoordinatorOptions;
+  readonly #registry: Registry;
+  readonly #reservations: Reservations;
+  readonly #recorder: TimelineRecorder;
+  readonly #interrupt: Interrupt;
+  readonly #progress: (event: ProgressEvent) => void;
+  readonly #laneOf: (driver: number) => RunnerLane;
+  readonly #id = `run-${++runs}`;
+  readonly #stage: Stage;
+  readonly #phases: PhaseRunner;
+  /** What each instance's prepare returned. */
+  readonly #prepared = new Map<number, unknown>();
+  readonly #digests = new Map<number, string>();
+  #begun = false;
+  #bootRecord: readonly KexecSegment[] = [];
+  #subtrees: Subtree[] = [];
+  #rendered: RenderedBlob[] = [];
+  #rootSize = 0;
+
+  constructor(
+    host: Host,
+    options: CoordinatorOptions,
+    registry: Registry,
+    reservations: Reservations,
+    recorder: TimelineRecorder,
+    interrupt: Interrupt,
+    progress: (event: ProgressEvent) => void,
+    laneOf: (driver: number) => RunnerLane,
+  ) {
+    this.#host = host;
+    this.#options = options;
+    this.#registry = registry;
+    this.#reservations = reservations;
+    this.#recorder = recorder;
+    this.#interrupt = interrupt;
+    this.#progress = progress;
+    this.#laneOf = laneOf;
+    const maxBytes = registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0);
+    const threads = options.workers + registry.drivers.length;
+    this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes, threads });
+    this.#phases = new PhaseRunner({ runId: this.#id, registry, recorder, interrupt, laneOf, prepared: this.#prepared });
+  }
+
+  /** Brownout: threads attach, memory is touched, drivers prepare, the boot record is loaded. */
+  async prepare(epoch: bigint): Promise<void> {
+    const { maxBytes } = this.#bounds();
+    this.#recorder.step('prepare', 'touch the stage', () =>
+      this.#stage.touch(2 * maxBytes + (this.#options.workers + 1) * ARENA_BYTES),
+    );
+    this.#recorder.step('prepare', 'load the boot record', () => this.#loadBootRecord());
+    const description = this.#describeRun(epoch);
+    const runners = new Set<TaskRunner>(this.#registry.drivers.map((_, driver) => this.#laneOf(driver).runner));
+    await Promise.race([
+      Promise.all([...runners].map((runner) => runner.attach(description))),
+      this.#interrupt.promise,
+    ]);
+    this.#begun = true;
+    await this.#phases.run(this.#hostedWork(), {
+      phase: 'create',
+      recordAs: 'prepare',
+      order: 'none',
+      onItem: () => {},
+    });
+    await this.#phases.run(this.#instanceWork(), {
+      phase: 'prepare',
+      recordAs: 'prepare',
+      order: 'forward',
+      onItem: (instance, prepared) => this.#prepared.set(instance, prepared),
+      onProgress: this.#reporter('prepare'),
+    });
+  }
+
+  /** Freeze, serialize, finalize, and put the boot record into place. */
+  async blackout(): Promise<void> {
+    await this.#recorder.phase('freeze', () =>
+      this.#phases.run(this.#instanceWork(), {
+        phase: 'freeze',
+        recordAs: 'freeze',
+        order: 'forward',
+        onItem: () => {},
+        onProgress: this.#reporter('freeze'),
+      }),
+    );
+    // Every driver is frozen: their states no longer depend on one another, so all shards are serialized at once.
+    await this.#recorder.phase('serialize', () =>
+      this.#phases.run(this.#shardWork(), {
+        phase: 'serialize',
+        recordAs: 'serialize',
+        order: 'none',
+        onItem: () => {},
+        onProgress: this.#reporter('serialize'),
+      }),
+    );
+    await this.#recorder.phase('finalize', () => this.#finalize());
+    this.#interrupt.check();
+    await this.#recorder.phase('jump', () => {
+      for (const { address, bytes } of this.#bootRecord) this.#host.memory.write(address, bytes);
+    });
+  }
+
+  /** After the jump: the digests of the frozen states, which are no part of the blackout. */
+  async finish(): Promise<Handover> {
+    await this.#recorder.phase('snapshot', () =>
+      this.#phases.run(this.#instanceWork(), {
+        phase: 'snapshot',
+        recordAs: 'snapshot',
+        order: 'none',
+        onItem: (instance, digest) => this.#digests.set(instance, digest as string),
+      }),
+    );
+    return new Handover({
+      host: this.#host,
+      plan: this.#options,
+      registry: this.#registry,
+      reservations: this.#reservations,
+      bootRecord: this.#bootRecord,
+      subtrees: this.#subtrees,
+      rendered: this.#rendered,
+      rootSize: this.#rootSize,
+      digests: this.#digests,
+      recorder: this.#recorder,
+    });
+  }
+
+  /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
+  async cancel(): Promise<KhoError[]> {
+    const failures = this.#begun
+      ? await this.#phases.run(
+          this.#instanceWork().map(({ driver, items }) => ({ driver, items: [...items].reverse() })),
+          {
+            phase: 'cancel',
+            recordAs: 'cancel',
+            order: 'backward',
+            collectFailures: true,
+            interruptible: false,
+            onItem: () => {},
+          },
+        )
+      : [];
+    this.#reservations.release();
+    return failures;
+  }
+
+  #finalize(): Promise<void> | void {
+    return this.#options.mode === 'sequential' ? this.#renderOnWorker() : this.#renderStage();
+  }
+
+  /** Mode `hash`: the stage becomes the drivers' FDTs, here. */
+  #renderStage(): void {
+    const finalizer = this.#recorder.step('finalize', 'collect names', () => new Finalizer(this.#stage));
+    for (const driver of this.#registry.drivers) {
+      const room = this.#reservations.blobs[driver.index];
+      if (room === undefined) continue;
+      const shards = driver.instances.flatMap((item) => {
+        const { firstShard = 0, shardCount = 0 } = this.#registry.instances[item] ?? {};
+        return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);
+      });
+      const blob = this.#recorder.step('finalize', `render ${driver.name}`, () => {
+        try {
+          return this.#renderInto(room.address, room.pages * PAGE_SIZE, (target) =>
+            finalizer.render(shards, driver.compatible, target),
+          );
+        } catch (error) {
+          throw KhoError.from(error).with({ driver: driver.name, phase: 'finalize' });
+        }
+      });
+      this.#addBlob(driver.name, room.address, blob);
+    }
+    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
+  }
+
+  /** Mode `sequential`: the thread that serialized writes the FDTs itself, one after another. */
+  async #renderOnWorker(): Promise<void> {
+    for (const driver of this.#registry.drivers) {
+      const room = this.#reservations.blobs[driver.index];
+      if (room === undefined) continue;
+      const lane = this.#laneOf(driver.index);
+      const answer = await lane.runner.run({
+        kind: 'render',
+        runId: this.#id,
+        driver: driver.index,
+        address: room.address,
+        room: room.pages * PAGE_SIZE,
+      });
+      if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
+      const [start = 0, end = 0] = answer.spans;
+      const thread = this.#recorder.thread({ role: lane.role, threadId: answer.threadId });
+      this.#recorder.add({ phase: 'finalize', step: `render ${driver.name}`, thread, queued: start, start, end });
+      this.#addBlob(driver.name, room.address, answer.values[0] as RenderedBlob);
+    }
+    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
+  }
+
+  #addBlob(name: string, address: PhysicalAddress, blob: RenderedBlob): void {
+    this.#rendered.push(blob);
+    this.#subtrees.push({ name, address, size: blob.size });
+    this.#reservations.preserveBlob(address, blob.size);
+  }
+
+  /** The core's own blobs and the root FDT that points to everything. */
+  #finishRoot(): void {
+    const { memory, reserveMem, options } = this.#host;
+    const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: FIRST_KEXEC });
+    const core: Subtree[] = [];
+    for (const [name, address] of this.#reservations.core) {
+      const page = memory.view(address, PAGE_SIZE);
+      if (name === KEXEC_METADATA_NAME) page.set(metadata);
+      const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
+      core.push({ name, address, size });
+      this.#reservations.preserveBlob(address, size);
+    }
+    for (const { address, size } of reserveMem) {
+      this.#reservations.preservePages(address, Math.floor(size / PAGE_SIZE));
+    }
+    const { root, tracker } = this.#reservations;
+    // The kernel adds its own entries at boot, before any driver.
+    this.#subtrees = [...core, ...this.#subtrees];
+    this.#rootSize = writeKhoRoot(memory.view(root, ROOT_FDT_SIZE), profileNamed(this.#options.profile), {
+      memoryMap: tracker.root,
+      subtrees: this.#subtrees,
+    });
+    tracker.set(root, 0);
+  }
+
+  /** A blob may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(address: PhysicalAddress, room: number, render: (target: Uint8Array) => RenderedBlob): RenderedBlob {
+    const { memory } = this.#host;
+    if (memory.isContiguous(address, room)) return render(memory.view(address, room));
+    const target = new Uint8Array(room);
+    const blob = render(target);
+    memory.write(address, target.subarray(0, blob.size));
+    return blob;
+  }
+
+  #loadBootRecord(): void {
+    const { arch, firmware, options, scratch } = this.#host;
+    this.#bootRecord = arch.buildBootRecord({
+      firmware,
+      commandLine: options.cmdline,
+      root: this.#reservations.root,
+      scratch: scratch.areas,
+    });
+  }
+
+  #describeRun(epoch: bigint): RunDescription {
+    return {
+      id: this.#id,
+      mode: this.#options.mode,
+      seed: this.#options.seed,
+      epoch,
+      drivers: this.#registry.drivers.map(({ name, compatible, hosted, module }) => ({ name, compatible, hosted, module })),
+      instances: this.#registry.instances,
+      shards: this.#registry.shards,
+      memory: this.#host.memory.handle,
+      extents: this.#reservations.extents.handle,
+      stage: this.#stage.handle,
+      tracker: this.#reservations.tracker.root,
+    };
+  }
+
+  #bounds(): { maxBytes: number } {
+    return { maxBytes: this.#registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0) };
+  }
+
+  #instanceWork(): PhaseWork[] {
+    return this.#registry.drivers.map(({ index, instances }) => ({ driver: index, items: instances }));
+  }
+
+  #hostedWork(): PhaseWork[] {
+    return this.#registry.drivers.flatMap(({ index, instances, hosted }) =>
+      hosted ? [{ driver: index, items: instances }] : [],
+    );
+  }
+
+  #shardWork(): PhaseWork[] {
+    const work = this.#registry.drivers.map(({ index }) => ({ driver: index, items: [] as number[] }));
+    for (const [shard, { instance }] of this.#registry.shards.entries()) {
+      work[this.#registry.instances[instance]?.driver ?? 0]?.items.push(shard);
+    }
+    return work;
+  }
+
+  #reporter(phase: Phase): (done: number, total: number) => void {
+    return (done, total) => this.#progress({ phase, done, total });
+  }
+}
