@@ -34,16 +34,10 @@ export const ROOT_LEVEL = TREE_DEPTH - 1;
 /** Every key is below 2^53. */
 export const KEY_LIMIT = 2 ** (ORDER_0_LOG2 + 1);
 
-/** Size in bytes of a folio, by order. */
-export const FOLIO_SIZE: readonly number[] = Array.from(
-  { length: ORDER_0_LOG2 + 1 },
-  (_, order) => PAGE_SIZE * 2 ** order,
-);
-/** The bit that tells the order, by order. */
-export const ORDER_BIT: readonly number[] = Array.from(
-  { length: ORDER_0_LOG2 + 1 },
-  (_, order) => 2 ** (ORDER_0_LOG2 - order),
-);
+/** Size in bytes of a folio, by order. (Typed arrays, because they hold doubles without boxes.) */
+export const FOLIO_SIZE = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => PAGE_SIZE * 2 ** order);
+/** The bit of the key that tells the order, by order. */
+export const ORDER_BIT = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => 2 ** (ORDER_0_LOG2 - order));
 
 /** The key of a folio. KHO_EINVAL unless `order` is in 0 to 52 and `address` a multiple of the folio's size. */
 export function radixKey(address: PhysicalAddress, order: number): number {
