@@ -207,7 +207,7 @@ test('four threads that mark in the same words lose nothing, and a contended mar
   const { memory, tree } = newTree();
   const workers = 4;
   const stays = 3;
-  const [rounds, folios, contended] = [20, 100_000, 20_000];
+  const [rounds, folios, contended] = [10, 400_000, 50_000];
   tree.ensureRange(at(TRACKED), folios + contended, 0);
   const barrier = new SharedArrayBuffer(4);
   const shared = { handle: memory.handle, root: tree.root, barrier, base: TRACKED };
