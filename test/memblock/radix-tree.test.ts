@@ -211,17 +211,19 @@ test('four threads that mark in the same words lose nothing, and a contended mar
   tree.ensureRange(at(TRACKED), folios + contended, 0);
   const barrier = new SharedArrayBuffer(4);
   const shared = { handle: memory.handle, root: tree.root, barrier, base: TRACKED };
+  const threads = Array.from({ length: workers }, (_, worker) => {
+    const workerData = { ...shared, worker, workers, rounds, folios, contended, stays };
+    return new Worker(new URL('../fixtures/radix-worker.js', import.meta.url), { workerData });
+  });
+  // A lost bit shows at once: clearing it is KHO_ENOENT. So does one that came back: setting it is KHO_EEXIST.
   const results = await Promise.all(
-    Array.from({ length: workers }, (_, worker) => {
-      const thread = new Worker(new URL('../fixtures/radix-worker.js', import.meta.url), {
-        workerData: { ...shared, worker, workers, rounds, folios, contended, stays },
-      });
-      // A lost bit shows at once: clearing it is KHO_ENOENT, and so is a bit that came back: setting it is KHO_EEXIST.
-      return new Promise<number>((resolve, reject) => {
-        thread.once('message', resolve).once('error', reject);
-      });
-    }),
-  );
+    threads.map(
+      (thread) =>
+        new Promise<number>((resolve, reject) => {
+          thread.once('message', resolve).once('error', reject);
+        }),
+    ),
+  ).finally(() => Promise.all(threads.map((thread) => thread.terminate()))); // or the others would spin at the barrier
   expect(results.reduce((sum, won) => sum + won, 0)).toBe(contended);
   const expected: number[] = [];
   for (let index = 0; index < folios + contended; index++) {
