@@ -8,14 +8,17 @@ export function lowestBit(word: number): number {
   return 31 - Math.clz32(word & -word);
 }
 
+/** Whether a bit is set. */
 export function testBit(words: Int32Array, bit: number): boolean {
   return ((words[bit >>> 5] >>> (bit & 31)) & 1) === 1;
 }
 
+/** Sets one bit, not atomically. */
 export function setBit(words: Int32Array, bit: number): void {
   words[bit >>> 5] |= 1 << (bit & 31);
 }
 
+/** Clears one bit, not atomically. */
 export function clearBit(words: Int32Array, bit: number): void {
   words[bit >>> 5] &= ~(1 << (bit & 31));
 }

@@ -11,7 +11,7 @@ import {
   type PhysicalAddress,
   pageFrame,
 } from './address.js';
-import { fillBits, findBit } from './bits.js';
+import { fillBits, findBit, lowestBit } from './bits.js';
 import { IndexSet } from './index-set.js';
 import type { MemoryRange } from './memory-map.js';
 
@@ -108,8 +108,8 @@ export class BuddyArea {
   #release(start: number, pages: number): void {
     const end = start + pages;
     while (start < end) {
-      let order = 0;
-      while (order < MAX_PAGE_ORDER && start % 2 ** (order + 1) === 0 && start + 2 ** (order + 1) <= end) order++;
+      const aligned = lowestBit(start | MAX_ORDER_NR_PAGES);
+      const order = Math.min(aligned, 31 - Math.clz32(end - start)); // ilog2 of what is left
       this.#merge(start / 2 ** order, order);
       start += 2 ** order;
     }

@@ -24,7 +24,7 @@ export interface ShardGrant {
 }
 
 /**
- * The pages that each shard may allocate, in shared memory.
+ * The pages that each shard may allocate, in shared memory; extent-layout.ts draws it.
  *
  * A shard's prepare and its serialize may run on different threads, but never at the same time. No field is accessed
  * with Atomics: whoever hands a shard over does it with a message, and what was written before the message was sent is

@@ -20,6 +20,7 @@ export class IndexSet {
   readonly #levels: Int32Array[] = [];
   #size = 0;
 
+  /** An empty set. `capacity` is at most 2^31. */
   constructor(capacity: number) {
     let words = capacity;
     do {
@@ -33,10 +34,12 @@ export class IndexSet {
     return this.#size;
   }
 
+  /** Whether `index` (below the capacity, unchecked, as everywhere here) is a member. */
   has(index: number): boolean {
     return testBit(this.#levels[0], index);
   }
 
+  /** Adds a member; one that is there already changes nothing. */
   add(index: number): void {
     if (this.has(index)) return;
     this.#size++;
@@ -48,6 +51,7 @@ export class IndexSet {
     }
   }
 
+  /** Removes a member; one that is not there changes nothing. */
   delete(index: number): void {
     if (!this.has(index)) return;
     this.#size--;

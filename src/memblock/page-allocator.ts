@@ -90,11 +90,12 @@ export class PageAllocator {
   }
 
   /**
-   * `pages` contiguous pages, any number: the lowest run of free blocks of the largest order that holds them, hence
-   * aligned to 4 MiB. The pages after them stay free. Meant for what {@link allocExact} cannot give.
+   * `pages` contiguous pages, any number: as {@link allocExact} up to {@link MAX_ORDER_NR_PAGES}; above that the lowest
+   * run of free blocks of the largest order that holds them, hence aligned to 4 MiB. The pages after them stay free.
    */
   allocContiguous(pages: number, nid: number, { exact = false }: AllocationOptions = {}): PhysicalAddress {
     checkPages(pages);
+    if (pages <= MAX_ORDER_NR_PAGES) return this.allocExact(pages, nid, { exact });
     const blocks = Math.ceil(pages / MAX_ORDER_NR_PAGES);
     for (const areas of this.#zonelist(nid, exact)) {
       for (const area of areas) {

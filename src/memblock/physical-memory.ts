@@ -39,6 +39,9 @@ export interface PhysicalMemory {
 /** Segments end at multiples of this many bytes: word indexes stay small, and no aligned object up to 1 GiB is cut. */
 export const SEGMENT_SIZE = 2 ** 30;
 
+/** Up to this many bytes a loop is faster than a call of set(). */
+const SMALL = 8;
+
 /** What {@link SharedPhysicalMemory.attach} needs in another thread; structured clone shares the buffers. */
 export interface SharedMemoryHandle {
   /** Ascending; `buffer` is null where the memory is unbacked. */
@@ -138,6 +141,14 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
   }
 
   readInto(address: PhysicalAddress, target: Uint8Array): void {
+    if (target.length <= SMALL) {
+      const near = this.#map.only(address, target.length);
+      if (near !== undefined) {
+        const offset = address - near.base;
+        for (let index = 0; index < target.length; index++) target[index] = near.bytes[offset + index];
+        return;
+      }
+    }
     let at = 0;
     for (const { range, offset, length } of this.#map.cut(address, target.length)) {
       target.set(range.bytes.subarray(offset, offset + length), at);
@@ -146,6 +157,14 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
   }
 
   write(address: PhysicalAddress, bytes: Uint8Array): void {
+    if (bytes.length <= SMALL) {
+      const near = this.#map.only(address, bytes.length);
+      if (near !== undefined) {
+        const offset = address - near.base;
+        for (let index = 0; index < bytes.length; index++) near.bytes[offset + index] = bytes[index];
+        return;
+      }
+    }
     let at = 0;
     for (const { range, offset, length } of this.#map.cut(address, bytes.length)) {
       range.bytes.set(bytes.subarray(at, at + length), offset);

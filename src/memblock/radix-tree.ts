@@ -34,6 +34,8 @@ export class RadixTree {
   readonly #pages: PhysicalAddress[] = [];
   /** The leaf used last, by order: folios of one order tend to be neighbours, those of different orders never share one. */
   readonly #last: (Leaf | undefined)[] = new Array(FOLIO_SIZE.length).fill(undefined);
+  /** Every leaf used so far, by number: a descent per mark would cost several times the mark. Leaves never move. */
+  readonly #leaves = new Map<number, Leaf>();
 
   private constructor(memory: SharedPhysicalMemory, root?: PhysicalAddress, allocate?: () => PhysicalAddress) {
     this.#memory = memory;
@@ -92,7 +94,7 @@ export class RadixTree {
     const bit = key - number * LEAF_BITS;
     const mask = 1 << (bit & 31);
     if ((Atomics.and(words, start + (bit >>> 5), ~mask) & mask) === 0) {
-      throw new KhoError('KHO_ENOENT', `the folio of order ${order} at ${hex(address)} is not preserved`, { address });
+      throw wrongMark('KHO_ENOENT', address, order, 'is not preserved');
     }
   }
 
@@ -112,15 +114,22 @@ export class RadixTree {
 
   #leaf(key: number, address: PhysicalAddress, order: number): Leaf {
     const leaf = this.#find(key, order);
-    if (leaf !== undefined) return leaf;
-    const text = `no leaf of the tracker was prepared for the folio of order ${order} at ${hex(address)}`;
-    throw new KhoError('KHO_ENOENT', text, { address });
+    if (leaf === undefined)
+      throw wrongMark('KHO_ENOENT', address, order, 'has no leaf in the tracker: ensure it first');
+    return leaf;
   }
 
   #find(key: number, order: number): Leaf | undefined {
     const number = leafOfKey(key);
     const last = this.#last[order];
     if (last !== undefined && last.number === number) return last;
+    const leaf = this.#leaves.get(number) ?? this.#descend(number);
+    if (leaf === undefined) return undefined;
+    this.#last[order] = leaf;
+    return leaf;
+  }
+
+  #descend(number: number): Leaf | undefined {
     let page: number = this.root;
     for (let level = ROOT_LEVEL; level > 0; level--) {
       page = this.#memory.readU64Number(after(page as PhysicalAddress, tableIndex(number, level) * 8));
@@ -128,7 +137,7 @@ export class RadixTree {
     }
     const { array, index } = this.#memory.words(page as PhysicalAddress);
     const leaf = { number, words: array, start: index };
-    this.#last[order] = leaf;
+    this.#leaves.set(number, leaf);
     return leaf;
   }
 
@@ -155,6 +164,10 @@ export class RadixTree {
     this.#pages.push(page);
     return page;
   }
+}
+
+function wrongMark(code: 'KHO_EEXIST' | 'KHO_ENOENT', address: PhysicalAddress, order: number, what: string): KhoError {
+  return new KhoError(code, `the folio of order ${order} at ${hex(address)} ${what}`, { address });
 }
 
 /**

@@ -21,7 +21,11 @@ export type FolioVisitor = (address: PhysicalAddress, order: number) => void;
  */
 export function walkRadixTree(memory: PhysicalMemory, root: PhysicalAddress, visit: FolioVisitor): PhysicalAddress[] {
   const walk = new RadixWalk(memory);
-  for (const leaf of walk.leaves(root)) walk.visitLeaf(leaf, visit);
+  for (const leaf of walk.leaves(root)) {
+    for (let index = 0; index < leaf.words.length; index++) {
+      if (leaf.words[index] !== 0) walk.visitWord(leaf, index, visit);
+    }
+  }
   return walk.pages;
 }
 
@@ -29,16 +33,19 @@ export function walkRadixTree(memory: PhysicalMemory, root: PhysicalAddress, vis
 export function* radixFolios(memory: PhysicalMemory, root: PhysicalAddress): Generator<Folio, void> {
   const walk = new RadixWalk(memory);
   for (const leaf of walk.leaves(root)) {
-    // Leaf by leaf: what came before the damage is yielded before the damage is thrown, as a visitor would see it.
-    const folios: Folio[] = [];
-    let damage: unknown;
-    try {
-      walk.visitLeaf(leaf, (address, order) => folios.push({ address, order }));
-    } catch (error) {
-      damage = error;
+    for (let index = 0; index < leaf.words.length; index++) {
+      if (leaf.words[index] === 0) continue;
+      // Word by word: what came before the damage is yielded before the damage is thrown, as a visitor would see it.
+      const folios: Folio[] = [];
+      let damage: unknown;
+      try {
+        walk.visitWord(leaf, index, (address, order) => folios.push({ address, order }));
+      } catch (error) {
+        damage = error;
+      }
+      for (const folio of folios) yield folio;
+      if (damage !== undefined) throw damage;
     }
-    yield* folios;
-    if (damage !== undefined) throw damage;
   }
 }
 
@@ -47,6 +54,10 @@ interface LeafPage {
   readonly address: PhysicalAddress;
   /** The key of its bit 0. */
   readonly firstKey: number;
+  /**
+   * The order of all its keys; -1 in leaf 0, where the bit that tells the order is one of the leaf's own.
+   */
+  readonly order: number;
   /** Valid until the next leaf is asked for. */
   readonly words: Int32Array;
 }
@@ -86,7 +97,7 @@ class RadixWalk {
         throw damaged(`${where} points to ${hex(value)}, which is outside of memory`, entry);
       }
       const page = this.#page(address, level - 1, where, entry);
-      if (level === 1) yield { address, firstKey, words: page };
+      if (level === 1) yield { address, firstKey, order: firstKey === 0 ? -1 : keyOrder(firstKey), words: page };
       else yield* this.#table(page, address, level - 1, child);
     }
   }
@@ -107,22 +118,20 @@ class RadixWalk {
     return new Int32Array(bytes.buffer);
   }
 
-  visitLeaf({ address: leaf, firstKey, words }: LeafPage, visit: FolioVisitor): void {
-    // All keys of a leaf have one order, except in leaf 0, where the keys are shorter than the leaf's own bits.
-    const leafOrder = firstKey === 0 ? -1 : keyOrder(firstKey);
-    for (let index = 0; index < words.length; index++) {
-      for (let word = words[index]; word !== 0; word &= word - 1) {
-        const key = firstKey + index * 32 + lowestBit(word);
-        if (key === 0) throw damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf);
-        const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
-        const size = FOLIO_SIZE[order];
-        const address = (key - ORDER_BIT[order]) * size;
-        if ((address < this.#start || address + size > this.#end) && !this.#inMemory(address, size)) {
-          const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
-          throw damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at);
-        }
-        visit(address as PhysicalAddress, order);
+  /** Visits the folios that one word of a leaf marks. */
+  visitWord({ address: leaf, firstKey, order: leafOrder, words }: LeafPage, index: number, visit: FolioVisitor): void {
+    const wordKey = firstKey + index * 32;
+    for (let word = words[index]; word !== 0; word &= word - 1) {
+      const key = wordKey + lowestBit(word);
+      if (key === 0) throw damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf);
+      const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
+      const size = FOLIO_SIZE[order];
+      const address = (key - ORDER_BIT[order]) * size;
+      if ((address < this.#start || address + size > this.#end) && !this.#inMemory(address, size)) {
+        const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
+        throw damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at);
       }
+      visit(address as PhysicalAddress, order);
     }
   }
 

@@ -176,3 +176,18 @@ test('an image that is missing, closed or cut short while it is read says so', (
   expect(() => image.read(at(0), 1)).toThrow(KhoError);
   expect(thrown(() => image.write(at(0), new Uint8Array(1))).code).toBe('KHO_EINVAL');
 });
+
+test('the block that was used least recently is forgotten first', () => {
+  const file = newFile();
+  const blocks = (byte: number) => writeFileSync(file, new Uint8Array(4 * BLOCK).fill(byte));
+  blocks(1);
+  const image = ImageMemory.open(file, { cacheBytes: 2 * BLOCK });
+  const read = (block: number) => image.read(at(block * BLOCK), 1)[0];
+  for (const block of [0, 1, 0, 2]) expect(read(block)).toBe(1);
+  // The file behind the image changes, which shows what is read again.
+  blocks(2);
+  expect(read(0)).toBe(1);
+  expect(read(2)).toBe(1);
+  expect(read(1)).toBe(2);
+  image.close();
+});

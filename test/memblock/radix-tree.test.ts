@@ -203,43 +203,33 @@ test('an allocator that runs out leaves a tree that is whole and can go on', () 
   }
 });
 
-test('marks of four threads in the same words are all there, and a contended mark has one winner', async () => {
+test('four threads that mark in the same words lose nothing, and a contended mark has one winner', async () => {
   const { memory, tree } = newTree();
-  const WORKERS = 4;
-  const CLEAR_EVERY = 5;
-  const folios: Folio[] = [];
-  // Orders alternate, so that each thread keeps changing leaves too.
-  for (let i = 0; i < 40_000; i++) folios.push({ address: at(TRACKED + i * PAGE_SIZE), order: 0 });
-  for (let i = 0; i < 20_000; i++) folios.splice(i * 3, 0, { address: at(TRACKED + i * 8 * PAGE_SIZE), order: 3 });
-  const contended = Array.from(
-    { length: 20_000 },
-    (_, i): Folio => ({ address: at(2 * TRACKED - (i + 1) * PAGE_SIZE), order: 0 }),
-  );
-  for (const { address, order } of [...folios, ...contended]) tree.ensure(address, order);
-  const barrier = new SharedArrayBuffer(8);
+  const workers = 4;
+  const stays = 3;
+  const [rounds, folios, contended] = [10, 400_000, 50_000];
+  tree.ensureRange(at(TRACKED), folios + contended, 0);
+  const barrier = new SharedArrayBuffer(4);
+  const shared = { handle: memory.handle, root: tree.root, barrier, base: TRACKED };
+  const threads = Array.from({ length: workers }, (_, worker) => {
+    const workerData = { ...shared, worker, workers, rounds, folios, contended, stays };
+    return new Worker(new URL('../fixtures/radix-worker.js', import.meta.url), { workerData });
+  });
+  // A lost bit shows at once: clearing it is KHO_ENOENT. So does one that came back: setting it is KHO_EEXIST.
   const results = await Promise.all(
-    Array.from({ length: WORKERS }, async (_, worker) => {
-      const thread = new Worker(new URL('../fixtures/radix-worker.js', import.meta.url), {
-        workerData: {
-          handle: memory.handle,
-          root: tree.root,
-          barrier,
-          worker,
-          workers: WORKERS,
-          folios,
-          clearEvery: CLEAR_EVERY,
-          contended,
-        },
-      });
-      return await new Promise<number>((resolve, reject) => {
-        thread.once('message', resolve).once('error', reject);
-      });
-    }),
-  );
-  expect(results.reduce((sum, won) => sum + won, 0)).toBe(contended.length);
-  const expected = inWalkOrder([...folios.filter((_, index) => index % CLEAR_EVERY !== 0), ...contended]);
-  const seen: Folio[] = [];
-  walkRadixTree(memory, tree.root, (address, order) => seen.push({ address, order }));
-  expect(seen.length).toBe(expected.length);
-  expect(seen.findIndex((mark, i) => keyOf(mark) !== keyOf(expected[i]))).toBe(-1);
+    threads.map(
+      (thread) =>
+        new Promise<number>((resolve, reject) => {
+          thread.once('message', resolve).once('error', reject);
+        }),
+    ),
+  ).finally(() => Promise.all(threads.map((thread) => thread.terminate()))); // or the others would spin at the barrier
+  expect(results.reduce((sum, won) => sum + won, 0)).toBe(contended);
+  const expected: number[] = [];
+  for (let index = 0; index < folios + contended; index++) {
+    if (index >= folios || index % stays === 0) expected.push(TRACKED + index * PAGE_SIZE);
+  }
+  const seen: number[] = [];
+  walkRadixTree(memory, tree.root, (address) => seen.push(address));
+  expect(seen).toEqual(expected);
 });

@@ -142,7 +142,7 @@ test('whatever the bytes are, the walk ends, with folios inside memory or with K
         expect(error.code).toBe('KHO_ETRACKER');
       }
     }),
-    { numRuns: 1000 },
+    { numRuns: 500 },
   );
 });
 
