@@ -371,6 +371,10 @@ describe('memblock_alloc', () => {
   it('of 0 bytes finds a place and reserves nothing', () => {
     expect(memblock.physAlloc(0, PAGE_SIZE)).toBe(TOP);
     expect(memblock.reserved.regions).toEqual([]);
+    // Bottom up, the end of a free range is no place, not even for nothing.
+    memblock.bottomUp = true;
+    expect(memblock.physAllocRange(0, PAGE_SIZE, at(TOP - 1), MEMBLOCK_ALLOC_ANYWHERE)).toBeUndefined();
+    expect(memblock.physAllocRange(0, PAGE_SIZE, at(0), MEMBLOCK_ALLOC_ANYWHERE)).toBe(BASE);
   });
 
   it('keeps within a range (narrow_range, cap_max, cap_min)', () => {

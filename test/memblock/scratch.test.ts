@@ -99,7 +99,8 @@ describe('scratch of fixed sizes', () => {
   it.each([
     [{ lowmem: 2 * GIB, global: 0, pernode: 0 }, 'lowmem', 2 * GIB, 'below 0xffffffff'],
     [{ lowmem: 0, global: 3 * GIB, pernode: 0 }, 'global', 3 * GIB, 'wanted; the largest'],
-    [{ lowmem: 0, global: 0, pernode: 1 * GIB }, 'node 0', 1 * GIB, 'on node 0'],
+    // Node 1 has room for it; another node's scratch must not lie there.
+    [{ lowmem: 0, global: 0, pernode: 952 * MIB }, 'node 0', 952 * MIB, 'on node 0'],
     [{ lowmem: 2 ** 60, global: 0, pernode: 0 }, 'lowmem', 2 ** 60, 'below'],
   ])(
     'that do not fit are an error that names area, size and the largest free place, and leave nothing reserved',
