@@ -48,7 +48,7 @@ export function nodesWithMemory(memblock: Memblock): number[] {
  *
  * With a scale s, in percent, and K the bytes that the kernel allocated so far (RSRV_KERN): lowmem is K below 4 GiB × s,
  * global is all K × s less that, a node's is what it was asked for by node × s; all cut to whole bytes, then rounded up to
- * {@link SCRATCH_ALIGNMENT_BYTES}. Fixed sizes are rounded up too. (Kernels before 7.2 left fixed sizes of lowmem and
+ * {@link SCRATCH_ALIGNMENT_BYTES}. Fixed sizes are rounded up too. (Earlier kernels left fixed sizes of lowmem and
  * global as they were, and took the rounded lowmem size off the total.)
  * The lowmem area lies below 4 GiB, a node's on that node, the global one anywhere.
  *
