@@ -43,7 +43,7 @@ export function nodesWithMemory(memblock: Memblock): number[] {
 }
 
 /**
- * Reserves scratch as kho_reserve_scratch() of Linux 7.2.13 does: first the array, then the areas, from the top of memory
+ * Reserves scratch as kho_reserve_scratch() of Linux 7.2 does: first the array, then the areas, from the top of memory
  * down.
  *
  * With a scale s, in percent, and K the bytes that the kernel allocated so far (RSRV_KERN): lowmem is K below 4 GiB × s,
