@@ -43,12 +43,13 @@ export function nodesWithMemory(memblock: Memblock): number[] {
 }
 
 /**
- * Reserves scratch as kho_reserve_scratch() of Linux 7.2.13 does: first the array, then the areas, from the top of memory
+ * Reserves scratch as kho_reserve_scratch() of Linux 7.2 does: first the array, then the areas, from the top of memory
  * down.
  *
  * With a scale s, in percent, and K the bytes that the kernel allocated so far (RSRV_KERN): lowmem is K below 4 GiB × s,
  * global is all K × s less that, a node's is what it was asked for by node × s; all cut to whole bytes, then rounded up to
- * {@link SCRATCH_ALIGNMENT_BYTES}. Fixed sizes are rounded up too. (7.1 and before left fixed lowmem and global as they were.)
+ * {@link SCRATCH_ALIGNMENT_BYTES}. Fixed sizes are rounded up too. (Earlier kernels left fixed sizes of lowmem and
+ * global as they were, and took the rounded lowmem size off the total.)
  * The lowmem area lies below 4 GiB, a node's on that node, the global one anywhere.
  *
  * KHO_ENOMEM names the area for which there was no room; nothing stays reserved then. (The kernel boots on, with KHO off.)
