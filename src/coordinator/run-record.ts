@@ -50,6 +50,8 @@ export interface InstanceRecord {
   readonly name: string;
   /** SHA-256 of the snapshot of its state, taken while it was frozen. */
   readonly digest: string;
+  /** Byte offset of its node in the driver's FDT: tells whose bytes a damaged page of it holds. */
+  readonly blobOffset: number;
 }
 
 /** What the successor did with one instance. */

@@ -189,6 +189,11 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     return range.bytes.subarray(address - range.base, address - range.base + length);
   }
 
+  /** Whether {@link view} can give these bytes: they are memory, and of one segment. */
+  isContiguous(address: PhysicalAddress, length: number): boolean {
+    return this.#map.only(address, length) !== undefined;
+  }
+
   /** The bytes themselves, live, as one view per segment: what {@link view} cannot give across segments. */
   views(address: PhysicalAddress, length: number): Uint8Array<SharedArrayBuffer>[] {
     return this.#map

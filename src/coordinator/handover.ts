@@ -1,0 +1,195 @@
+import { createHash } from 'node:crypto';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import type { Subtree } from '../abi/index.js';
+import type { KexecSegment } from '../arch/index.js';
+import { FdtReader } from '../fdt/index.js';
+import {
+  after,
+  hex,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  type PhysicalMemory,
+  walkRadixTree,
+  writeImage,
+} from '../memblock/index.js';
+import { VERSION } from '../version.js';
+import type { DriverModule, RenderedBlob } from '../workers/index.js';
+import type { Host } from './host.js';
+import type { RunPlan } from './plan.js';
+import type { Registry } from './registry.js';
+import type { Reservations } from './reservations.js';
+import { type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
+import type { TimelineRecorder } from './timeline.js';
+
+interface HandoverParts {
+  readonly host: Host;
+  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget'>;
+  readonly registry: Registry;
+  readonly reservations: Reservations;
+  readonly bootRecord: readonly KexecSegment[];
+  readonly subtrees: readonly Subtree[];
+  readonly rendered: readonly RenderedBlob[];
+  readonly rootSize: number;
+  /** By instance: SHA-256 of the snapshot of its frozen state. */
+  readonly digests: ReadonlyMap<number, string>;
+  readonly recorder: TimelineRecorder;
+}
+
+/**
+ * A finished handover, at the jump: everything a successor needs is in the host's memory. It holds that memory until it
+ * is disposed of. Main thread only.
+ */
+export class Handover implements Disposable {
+  readonly #parts: HandoverParts;
+  #ranges: readonly RangeRecord[] | undefined;
+  #released = false;
+
+  constructor(parts: HandoverParts) {
+    this.#parts = parts;
+  }
+
+  /** The drivers' modules, which a successor needs to restore their state. */
+  get modules(): readonly DriverModule[] {
+    return this.#parts.registry.drivers.map(({ module }) => module);
+  }
+
+  /** The finished blobs by name, as they lie in memory; the root FDT under `fdt`. */
+  blob(name: string): Uint8Array | undefined {
+    const { host, reservations, rootSize, subtrees } = this.#parts;
+    if (name === 'fdt') return host.memory.read(reservations.root, rootSize);
+    const subtree = subtrees.find((candidate) => candidate.name === name);
+    return subtree === undefined ? undefined : host.memory.read(subtree.address, subtree.size);
+  }
+
+  /**
+   * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the boot record.
+   * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
+   */
+  async writeImage(file: string, signal?: AbortSignal): Promise<void> {
+    const { host, reservations, bootRecord } = this.#parts;
+    const ranges = [
+      ...this.ranges().map(({ address, order }) => ({ base: address as PhysicalAddress, size: 2 ** order * PAGE_SIZE })),
+      ...reservations.tracker.pages().map((base) => ({ base, size: PAGE_SIZE })),
+      ...bootRecord.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
+    ];
+    await writeImage(host.memory, file, { ranges, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  /** Writes what debugfs shows of an outgoing handover, under its names, below `directory`. */
+  async writeDebugfs(directory: string): Promise<void> {
+    const { host, subtrees } = this.#parts;
+    const out = join(directory, 'kho', 'out');
+    await mkdir(join(out, 'sub_fdts'), { recursive: true });
+    await writeFile(join(out, 'fdt'), this.blob('fdt') ?? new Uint8Array());
+    for (const { name } of subtrees) await writeFile(join(out, 'sub_fdts', name), this.blob(name) ?? new Uint8Array());
+    const lines = (values: readonly number[]): string => values.map((value) => `${hex(value)}\n`).join('');
+    await writeFile(join(out, 'scratch_phys'), lines(host.scratch.areas.map(({ address }) => address)));
+    await writeFile(join(out, 'scratch_len'), lines(host.scratch.areas.map(({ size }) => size)));
+  }
+
+  /** Every preserved object with its owner and digest, in the order of the tracker. Computed once: it reads them all. */
+  ranges(): readonly RangeRecord[] {
+    if (this.#ranges !== undefined) return this.#ranges;
+    const { host, reservations } = this.#parts;
+    const ranges: RangeRecord[] = [];
+    walkRadixTree(host.memory, reservations.tracker.root, (address, order) => {
+      const owner = reservations.ownerOf(address) ?? { kind: 'pages', name: '' };
+      ranges.push({ address, order, owner, ...digestsOf(host.memory, address, order) });
+    });
+    this.#ranges = ranges;
+    return ranges;
+  }
+
+  /** run.json, without a successor's part. */
+  record(): RunRecord {
+    const { host, plan, registry, reservations, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
+    const ranges = this.ranges();
+    const pageBytes = new Map<string, number>();
+    for (const { owner, order } of ranges) {
+      if (owner.kind !== 'pages') continue;
+      pageBytes.set(owner.name, (pageBytes.get(owner.name) ?? 0) + 2 ** order * PAGE_SIZE);
+    }
+    return {
+      schemaVersion: RUN_RECORD_VERSION,
+      khorus: VERSION,
+      node: process.version,
+      date: new Date().toISOString(),
+      host: {
+        ...host.options,
+        ranges: host.memory.ranges.map(({ base, size, nid }) => ({ base, size, nid })),
+        scratch: host.scratch.areas.map(({ address, size }) => ({ address, size })),
+        reserveMem: host.reserveMem.map(({ name, address, size }) => ({ name, address, size })),
+      },
+      profile: plan.profile,
+      mode: plan.mode,
+      workers: plan.workers,
+      seed: plan.seed,
+      ...(plan.budget === undefined ? {} : { budget: plan.budget }),
+      drivers: registry.drivers.map((driver) => {
+        const blob = subtrees.find(({ name }) => name === driver.name);
+        const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
+        return {
+          name: driver.name,
+          compatible: driver.compatible,
+          hosted: driver.hosted,
+          module: driver.module,
+          instances: driver.instances.length,
+          shards,
+          nodes: rendered[driver.index]?.nodes ?? 0,
+          properties: rendered[driver.index]?.properties ?? 0,
+          blob: { address: blob?.address ?? 0, size: blob?.size ?? 0 },
+          pageBytes: pageBytes.get(driver.name) ?? 0,
+        };
+      }),
+      instances: this.#instanceRecords(digests),
+      root: { address: reservations.root, size: rootSize },
+      ranges,
+      tracker: reservations.tracker.pages().map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
+      timeline: recorder.timeline,
+    };
+  }
+
+  /** Gives the memory back: the host is as it was before the handover. */
+  [Symbol.dispose](): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#parts.reservations.release();
+  }
+
+  #instanceRecords(digests: ReadonlyMap<number, string>): RunRecord['instances'] {
+    const { registry } = this.#parts;
+    const offsets = new Map<string, number>();
+    for (const driver of registry.drivers) {
+      const blob = this.blob(driver.name);
+      if (blob === undefined) continue;
+      for (const node of FdtReader.open(blob).root.children()) offsets.set(`${driver.name}/${node.name}`, node.offset);
+    }
+    return registry.instances.map((instance, item) => {
+      const driver = registry.drivers[instance.driver]?.name ?? '';
+      const blobOffset = offsets.get(`${driver}/${instance.name}`) ?? 0;
+      return { driver, name: instance.name, digest: digests.get(item) ?? '', blobOffset };
+    });
+  }
+}
+
+/** SHA-256 of a preserved object, and the CRC-32 of each of its pages. */
+export function digestsOf(
+  memory: PhysicalMemory,
+  address: PhysicalAddress,
+  order: number,
+): Pick<RangeRecord, 'sha256' | 'pageCrcs'> {
+  const hash = createHash('sha256');
+  const crcs = Buffer.alloc(2 ** order * 4);
+  for (let page = 0; page < 2 ** order; page++) {
+    const bytes = memory.view(after(address, page * PAGE_SIZE), PAGE_SIZE);
+    hash.update(bytes);
+    crcs.writeUInt32LE(crc32(bytes), page * 4);
+  }
+  return { sha256: hash.digest('hex'), pageCrcs: crcs.toString('base64') };
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

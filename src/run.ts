@@ -1,0 +1,219 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  BLACKOUT_PHASES,
+  blackoutDuration,
+  Coordinator,
+  type FailureRecord,
+  type Handover,
+  Host,
+  type ProgressEvent,
+  RUN_RECORD_VERSION,
+  type RunPlan,
+  type RunRecord,
+  type SuccessorReport,
+  TimelineRecorder,
+} from './coordinator/index.js';
+import { KhoError } from './errors.js';
+import { hex, ImageMemory } from './memblock/index.js';
+import { startSuccessor, verifyImage } from './successor/index.js';
+
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (event: ProgressEvent) => void;
+  /** False to stop at the jump; default true. */
+  readonly successor?: boolean;
+}
+
+/** What came of a run; it holds the host's memory until it is disposed of. */
+export interface RunResult extends AsyncDisposable {
+  readonly record: RunRecord;
+  /** Drivers whose every instance was rebuilt with the state it had. */
+  readonly restoredDrivers: number;
+  readonly overBudget: boolean;
+  /** Empty if everything was handed over and restored. */
+  readonly failures: readonly FailureRecord[];
+  /** Writes `kho/out/`, `ram.img` and `run.json` into a directory that is there and empty. */
+  writeOutput(directory: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
+}
+
+/**
+ * The whole of it: boots a host, hands it over, writes the memory image, starts a successor in a process of its own, and
+ * compares what it restored with what was frozen.
+ *
+ * Rejects if the handover failed or was cancelled, after rolling back; what the successor finds wrong is in `failures`.
+ */
+export async function runHandover(plan: RunPlan, options: RunOptions = {}): Promise<RunResult> {
+  const { signal, onProgress, successor = true } = options;
+  const host = new Host(plan.host);
+  const coordinator = new Coordinator(host, plan);
+  let scratch: string | undefined;
+  let handover: Handover | undefined;
+  const dispose = async (): Promise<void> => {
+    handover?.[Symbol.dispose]();
+    await coordinator[Symbol.asyncDispose]();
+    if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
+  };
+  try {
+    for (const registration of plan.drivers) coordinator.register(registration);
+    const done = await coordinator.handover({ ...(signal && { signal }), ...(onProgress && { onProgress }) });
+    handover = done;
+    let record = done.record();
+    const failures: FailureRecord[] = [];
+    if (successor) {
+      scratch = await mkdtemp(join(tmpdir(), 'khorus-'));
+      const image = join(scratch, 'ram.img');
+      await done.writeImage(image, signal);
+      try {
+        const report = await startSuccessor({ image, arch: plan.host.arch, drivers: done.modules }, signal);
+        failures.push(...report.failures, ...compareStates(record, report), ...unclaimed(report));
+        record = { ...record, timeline: joinTimelines(record, report), successor: report };
+      } catch (thrown) {
+        signal?.throwIfAborted();
+        const error = KhoError.from(thrown);
+        failures.push({ code: error.code, message: error.message });
+      }
+    }
+    const final = record;
+    const overBudget = final.budget !== undefined && blackoutDuration(final.timeline) > final.budget.blackout;
+    return {
+      record: final,
+      restoredDrivers: restoredDrivers(final),
+      overBudget,
+      failures,
+      async writeOutput(directory, { signal: abort } = {}) {
+        await done.writeDebugfs(directory);
+        await done.writeImage(join(directory, 'ram.img'), abort);
+        await writeFile(join(directory, 'run.json'), `${JSON.stringify(final, null, 1)}\n`);
+      },
+      [Symbol.asyncDispose]: dispose,
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+/** What `verify` found. */
+export interface VerifyResult {
+  /** Absent if the image was not fit to be restored. */
+  readonly report?: SuccessorReport;
+  /** Absent without run.json. */
+  readonly record?: RunRecord;
+  readonly failures: readonly FailureRecord[];
+  /** What could not be checked, and why. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Checks a directory that `run --out` wrote: every digest of run.json against the image, then a successor that restores
+ * from it. Without run.json the digests are left out (a note says so) and `drivers` must be given.
+ * If root FDT or tracker are damaged, nothing is restored. KHO_ENOENT if there is no image.
+ */
+export async function verifyDirectory(
+  directory: string,
+  options: { readonly signal?: AbortSignal; readonly arch?: string; readonly drivers?: readonly { url: string; origin: string }[] } = {},
+): Promise<VerifyResult> {
+  const image = join(directory, 'ram.img');
+  const record = await readRecord(join(directory, 'run.json'));
+  const notes: string[] = [];
+  const failures: FailureRecord[] = [];
+  const memory = ImageMemory.open(image);
+  try {
+    if (record === undefined) notes.push('run.json is not there: digests of memory and of states were not compared');
+    else failures.push(...verifyImage(memory, record));
+  } finally {
+    memory.close();
+  }
+  const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
+  if (fatal) {
+    notes.push('root FDT or tracker are damaged: nothing was restored');
+    // What a kernel would say of it, if it sees the damage at all.
+    const seen = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', [], options.signal);
+    if (seen instanceof KhoError) failures.push({ code: seen.code, message: seen.message });
+    return { ...(record && { record }), failures, notes };
+  }
+  const drivers = record?.drivers.map(({ module }) => module) ?? options.drivers ?? [];
+  const report = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', drivers, options.signal);
+  if (report instanceof KhoError) {
+    notes.push('the successor refused the handover: nothing was restored');
+    failures.push({ code: report.code, message: report.message, ...(report.details.address === undefined ? {} : { address: report.details.address }) });
+    return { ...(record && { record }), failures, notes };
+  }
+  failures.push(...report.failures, ...unclaimed(report));
+  if (record !== undefined) failures.push(...compareStates(record, report));
+  return { report, ...(record && { record }), failures, notes };
+}
+
+async function trySuccessor(
+  image: string,
+  arch: string,
+  drivers: readonly { url: string; origin: string }[],
+  signal: AbortSignal | undefined,
+): Promise<SuccessorReport | KhoError> {
+  try {
+    return await startSuccessor({ image, arch, drivers }, signal);
+  } catch (thrown) {
+    signal?.throwIfAborted();
+    return KhoError.from(thrown);
+  }
+}
+
+/** run.json of a directory, or undefined if there is none. KHO_EINVAL if it is something else. */
+export async function readRecord(file: string): Promise<RunRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw new KhoError('KHO_EIO', `${file} cannot be read`, { file }, { cause: error });
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null && 'schemaVersion' in value && value.schemaVersion === RUN_RECORD_VERSION) {
+      return value as RunRecord;
+    }
+  } catch {
+    // falls through: neither JSON nor ours
+  }
+  throw new KhoError('KHO_EINVAL', `${file} is not a run.json of schemaVersion ${RUN_RECORD_VERSION}`, { file });
+}
+
+/** Instances whose rebuilt state is missing or another one than was frozen. */
+function compareStates(record: RunRecord, report: SuccessorReport): FailureRecord[] {
+  const restored = new Map(report.restored.map(({ driver, name, digest }) => [`${driver}/${name}`, digest]));
+  const failed = new Set(report.failures.map(({ driver, instance }) => `${driver}/${instance}`));
+  return record.instances.flatMap(({ driver, name, digest }) => {
+    const key = `${driver}/${name}`;
+    const found = restored.get(key);
+    if (found === digest || failed.has(key)) return [];
+    const message = found === undefined ? 'was not restored' : 'was restored to another state than was frozen';
+    return [{ code: 'KHO_EDIGEST', message: `${driver} ${name} ${message}`, driver, instance: name }];
+  });
+}
+
+function unclaimed(report: SuccessorReport): FailureRecord[] {
+  return report.unclaimed.map(({ address, order }) => ({
+    code: 'KHO_EBUSY',
+    message: `nobody claimed the preserved object of order ${order} at ${hex(address)}`,
+    address,
+  }));
+}
+
+/** How many drivers have all their instances back, with equal states. */
+function restoredDrivers(record: RunRecord): number {
+  const report = record.successor;
+  if (report === undefined) return 0;
+  const wrong = new Set([...compareStates(record, report), ...report.failures].map(({ driver }) => driver));
+  return record.drivers.filter(({ name }) => !wrong.has(name)).length;
+}
+
+/** One timeline of both sides. The time between them, writing the image and starting a process, is the simulation's. */
+function joinTimelines(record: RunRecord, report: SuccessorReport): RunRecord['timeline'] {
+  const recorder = new TimelineRecorder(process.hrtime.bigint());
+  recorder.append(record.timeline, 0);
+  const last = BLACKOUT_PHASES.map((phase) => record.timeline.phases.findLast((span) => span.phase === phase)?.end ?? 0);
+  recorder.append(report.timeline, Math.max(...last));
+  return recorder.timeline;
+}

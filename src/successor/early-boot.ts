@@ -1,0 +1,128 @@
+import { decodeScratchArray, KHO_V4, type KhoRoot, ROOT_FDT_SIZE, readKhoRoot, type ScratchEntry } from '../abi/index.js';
+import { type Architecture, type BootRecord } from '../arch/index.js';
+import { KhoError } from '../errors.js';
+import {
+  alignDown,
+  alignUp,
+  type Folio,
+  hex,
+  type ImageMemory,
+  Memblock,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  reserveBootAllocations,
+  walkRadixTree,
+} from '../memblock/index.js';
+import { PreservedMemory } from './preserved-memory.js';
+
+const MIB = 2 ** 20;
+
+/** What the next kernel knows once its early boot is over. */
+export interface EarlyBoot {
+  readonly record: BootRecord;
+  readonly root: KhoRoot;
+  readonly scratch: readonly ScratchEntry[];
+  readonly memblock: Memblock;
+  readonly preserved: PreservedMemory;
+}
+
+/**
+ * The next kernel's early boot, in the order of Linux 7.2: find the boot record, check the root FDT and the scratch
+ * array (kho_populate), take memory from the firmware's map, allocate from scratch alone while nothing else is known,
+ * walk the tracker and reserve every preserved object (kho_memory_init), then let scratch go.
+ *
+ * Anything that is not as it must be ends it, before a single driver has been asked: KHO_EIMAGE, KHO_ETRACKER or an FDT
+ * error that says what and where. KHO_ENOMEM if scratch is too small to boot in.
+ */
+export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
+  const record = arch.findBootRecord(memory);
+  const root = readRoot(memory, record);
+  const scratch = readScratch(memory, record);
+  const memblock = new Memblock();
+  for (const { base, size, usable } of record.firmware) {
+    if (!usable) continue;
+    const start = alignUp(base, PAGE_SIZE);
+    memblock.add(physicalAddress(start), alignDown(base + size, PAGE_SIZE) - start);
+  }
+  for (const { address, size } of scratch) {
+    if (size === 0) continue;
+    if (!memblock.isRegionMemory(address, size)) {
+      throw new KhoError('KHO_EIMAGE', `the scratch area at ${hex(address)} (${hex(size)} bytes) is not in memory`, {
+        address,
+        size,
+      });
+    }
+    memblock.markKhoScratch(address, size);
+  }
+  memblock.reserve(record.root, ROOT_FDT_SIZE);
+  memblock.reserve(record.scratchArray, alignUp(record.scratchArraySize, PAGE_SIZE));
+  memblock.setKhoScratchOnly();
+  const boot = memblock.clone();
+  const preserved = reservePreserved(memory, memblock, root, scratch, record);
+  // What the kernel allocates before it knows the rest must fit into scratch: tried on a copy that knows only that.
+  reserveBootAllocations(boot, { cpus, reserved: [{ address: physicalAddress(0), size: MIB }] });
+  memblock.clearKhoScratchOnly();
+  return { record, root, scratch, memblock, preserved };
+}
+
+function readRoot(memory: ImageMemory, record: BootRecord): KhoRoot {
+  if (record.rootSize !== ROOT_FDT_SIZE) {
+    throw new KhoError('KHO_EIMAGE', `the boot record gives the root FDT ${record.rootSize} bytes, expected one page`);
+  }
+  try {
+    return readKhoRoot(memory.read(record.root, ROOT_FDT_SIZE), [KHO_V4]);
+  } catch (error) {
+    const known = KhoError.from(error, 'KHO_EIMAGE');
+    throw new KhoError(known.code, `root FDT at ${hex(record.root)}: ${known.message}`, {
+      ...known.details,
+      address: record.root,
+    });
+  }
+}
+
+function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
+  if (record.scratchArraySize > PAGE_SIZE * 16) {
+    throw new KhoError('KHO_EIMAGE', `the scratch array has ${record.scratchArraySize} bytes, more than 64 KiB`);
+  }
+  return decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
+}
+
+/** Walks the tracker twice: once to check everything, once to reserve. */
+function reservePreserved(
+  memory: ImageMemory,
+  memblock: Memblock,
+  root: KhoRoot,
+  scratch: readonly ScratchEntry[],
+  record: BootRecord,
+): PreservedMemory {
+  const folios: Folio[] = [];
+  const tables = walkRadixTree(memory, root.memoryMap, (address, order) => folios.push({ address, order }));
+  const preserved = new PreservedMemory(folios);
+  for (const { address, size } of scratch) {
+    const inside = preserved.overlapping(address, size);
+    if (inside !== undefined) throw damaged(inside.address, `lies in the scratch area at ${hex(address)}`);
+  }
+  for (const { address, order } of folios) {
+    if (!memblock.isRegionMemory(address, 2 ** order * PAGE_SIZE)) throw damaged(address, 'is not in memory');
+  }
+  for (const table of tables) {
+    const inside = preserved.overlapping(table, PAGE_SIZE);
+    if (inside !== undefined) throw damaged(inside.address, `holds the tracker's own page at ${hex(table)}`);
+  }
+  for (const { name, address, size } of [{ name: 'root FDT', address: record.root, size: 1 }, ...root.subtrees]) {
+    if (size === 0 || !preserved.covers(address, size)) {
+      throw new KhoError(
+        'KHO_ETRACKER',
+        `'${name}' at ${hex(address)} (${size} bytes) is not preserved: the tracker is damaged, or the root FDT is`,
+        { address, size },
+      );
+    }
+  }
+  for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
+  return preserved;
+}
+
+function damaged(address: PhysicalAddress, what: string): KhoError {
+  return new KhoError('KHO_ETRACKER', `the preserved object at ${hex(address)} ${what}`, { address });
+}
