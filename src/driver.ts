@@ -1,7 +1,15 @@
 /** khorus/driver: what a driver's module needs. This file only exports. */
 export { KhoError, type KhoErrorCode, type KhoErrorDetails } from './errors.js';
 export type { FdtNode, FdtProperty } from './fdt/index.js';
-export { after, type Folio, hex, PAGE_SIZE, type PageRange, type PhysicalAddress, physicalAddress } from './memblock/index.js';
+export {
+  after,
+  type Folio,
+  hex,
+  PAGE_SIZE,
+  type PageRange,
+  type PhysicalAddress,
+  physicalAddress,
+} from './memblock/index.js';
 export {
   type CancelContext,
   DEFAULT_MAX_BYTES,

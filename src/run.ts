@@ -113,7 +113,11 @@ export interface VerifyResult {
  */
 export async function verifyDirectory(
   directory: string,
-  options: { readonly signal?: AbortSignal; readonly arch?: string; readonly drivers?: readonly { url: string; origin: string }[] } = {},
+  options: {
+    readonly signal?: AbortSignal;
+    readonly arch?: string;
+    readonly drivers?: readonly { url: string; origin: string }[];
+  } = {},
 ): Promise<VerifyResult> {
   const image = join(directory, 'ram.img');
   const record = await readRecord(join(directory, 'run.json'));
@@ -138,7 +142,11 @@ export async function verifyDirectory(
   const report = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', drivers, options.signal);
   if (report instanceof KhoError) {
     notes.push('the successor refused the handover: nothing was restored');
-    failures.push({ code: report.code, message: report.message, ...(report.details.address === undefined ? {} : { address: report.details.address }) });
+    failures.push({
+      code: report.code,
+      message: report.message,
+      ...(report.details.address === undefined ? {} : { address: report.details.address }),
+    });
     return { ...(record && { record }), failures, notes };
   }
   failures.push(...report.failures, ...unclaimed(report));
@@ -171,7 +179,12 @@ export async function readRecord(file: string): Promise<RunRecord | undefined> {
   }
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null && 'schemaVersion' in value && value.schemaVersion === RUN_RECORD_VERSION) {
+    if (
+      typeof value === 'object' &&
+      value !== null &&
+      'schemaVersion' in value &&
+      value.schemaVersion === RUN_RECORD_VERSION
+    ) {
       return value as RunRecord;
     }
   } catch {
@@ -213,7 +226,9 @@ function restoredDrivers(record: RunRecord): number {
 function joinTimelines(record: RunRecord, report: SuccessorReport): RunRecord['timeline'] {
   const recorder = new TimelineRecorder(process.hrtime.bigint());
   recorder.append(record.timeline, 0);
-  const last = BLACKOUT_PHASES.map((phase) => record.timeline.phases.findLast((span) => span.phase === phase)?.end ?? 0);
+  const last = BLACKOUT_PHASES.map(
+    (phase) => record.timeline.phases.findLast((span) => span.phase === phase)?.end ?? 0,
+  );
   recorder.append(report.timeline, Math.max(...last));
   return recorder.timeline;
 }

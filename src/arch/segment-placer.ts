@@ -36,7 +36,9 @@ export class SegmentPlacer {
       const low = Math.max(area.address, minimum);
       let top = alignDown(Math.min(area.address + area.size, maximum) - room, step);
       while (top >= low) {
-        const blocker = this.#segments.find(({ address, bytes }) => address < top + room && top < address + bytes.length);
+        const blocker = this.#segments.find(
+          ({ address, bytes }) => address < top + room && top < address + bytes.length,
+        );
         if (blocker === undefined) return physicalAddress(top);
         top = alignDown(blocker.address - room, step);
       }

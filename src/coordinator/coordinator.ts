@@ -117,8 +117,15 @@ export class Coordinator implements AsyncDisposable {
       await recorder.phase('prepare', async () => {
         const registry = await this.#describe(interrupt);
         const reservations = recorder.step('prepare', 'reserve memory', () => new Reservations(this.host, registry));
-        run = new HandoverRun(this.host, this.#options, registry, reservations, recorder, interrupt, progress, (driver) =>
-          this.#laneOf(registry, driver),
+        run = new HandoverRun(
+          this.host,
+          this.#options,
+          registry,
+          reservations,
+          recorder,
+          interrupt,
+          progress,
+          (driver) => this.#laneOf(registry, driver),
         );
         await run.prepare(epoch);
       });
@@ -217,7 +224,14 @@ class HandoverRun {
     const maxBytes = registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0);
     const threads = options.workers + registry.drivers.length;
     this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes, threads });
-    this.#phases = new PhaseRunner({ runId: this.#id, registry, recorder, interrupt, laneOf, prepared: this.#prepared });
+    this.#phases = new PhaseRunner({
+      runId: this.#id,
+      registry,
+      recorder,
+      interrupt,
+      laneOf,
+      prepared: this.#prepared,
+    });
   }
 
   /** Brownout: threads attach, memory is touched, drivers prepare, the boot record is loaded. */
@@ -427,7 +441,12 @@ class HandoverRun {
       mode: this.#options.mode,
       seed: this.#options.seed,
       epoch,
-      drivers: this.#registry.drivers.map(({ name, compatible, hosted, module }) => ({ name, compatible, hosted, module })),
+      drivers: this.#registry.drivers.map(({ name, compatible, hosted, module }) => ({
+        name,
+        compatible,
+        hosted,
+        module,
+      })),
       instances: this.#registry.instances,
       shards: this.#registry.shards,
       memory: this.#host.memory.handle,

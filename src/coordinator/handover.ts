@@ -70,7 +70,10 @@ export class Handover implements Disposable {
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
     const { host, reservations, bootRecord } = this.#parts;
     const ranges = [
-      ...this.ranges().map(({ address, order }) => ({ base: address as PhysicalAddress, size: 2 ** order * PAGE_SIZE })),
+      ...this.ranges().map(({ address, order }) => ({
+        base: address as PhysicalAddress,
+        size: 2 ** order * PAGE_SIZE,
+      })),
       ...reservations.tracker.pages().map((base) => ({ base, size: PAGE_SIZE })),
       ...bootRecord.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
     ];
@@ -146,7 +149,9 @@ export class Handover implements Disposable {
       instances: this.#instanceRecords(digests),
       root: { address: reservations.root, size: rootSize },
       ranges,
-      tracker: reservations.tracker.pages().map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
+      tracker: reservations.tracker
+        .pages()
+        .map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
       timeline: recorder.timeline,
     };
   }

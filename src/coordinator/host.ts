@@ -81,9 +81,13 @@ function spreadOverNodes(firmware: readonly FirmwareRange[], nodes: number): Mem
   const total = usable.reduce((sum, { base, end }) => sum + (end - base), 0);
   const share = total / nodes;
   if (!Number.isInteger(nodes) || nodes < 1 || share < 8 * MIB) {
-    throw new KhoError('KHO_EINVAL', `${nodes} NUMA nodes cannot share ${total} bytes of memory (at least 8 MiB each)`, {
-      field: 'host.nodes',
-    });
+    throw new KhoError(
+      'KHO_EINVAL',
+      `${nodes} NUMA nodes cannot share ${total} bytes of memory (at least 8 MiB each)`,
+      {
+        field: 'host.nodes',
+      },
+    );
   }
   const ranges: MemoryRange[] = [];
   let nid = 0;

@@ -50,7 +50,9 @@ export class Interrupt implements Disposable {
   readonly #aborted = (): void => {
     const reason: unknown = this.#signal?.reason;
     this.#end(
-      reason instanceof KhoError ? reason : new KhoError('KHO_ECANCELED', 'the handover was aborted', {}, { cause: reason }),
+      reason instanceof KhoError
+        ? reason
+        : new KhoError('KHO_ECANCELED', 'the handover was aborted', {}, { cause: reason }),
     );
   };
 

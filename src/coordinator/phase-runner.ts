@@ -203,7 +203,9 @@ export class PhaseRunner {
       });
       const outcome = await Promise.race([all.then(() => 'ended'), grace]).finally(() => clearTimeout(timer));
       if (outcome === 'late') {
-        await Promise.all([...new Set(work.map(({ driver }) => this.#laneOf(driver)))].map((lane) => lane.runner.restart()));
+        await Promise.all(
+          [...new Set(work.map(({ driver }) => this.#laneOf(driver)))].map((lane) => lane.runner.restart()),
+        );
         await all;
       }
       throw reason;

@@ -107,7 +107,10 @@ function checkUnique(driver: string, members: readonly number[], instances: read
   for (const member of members) {
     const name = instances[member]?.name ?? '';
     if (met.has(name)) {
-      throw new KhoError('KHO_EEXIST', `driver '${driver}' has two instances named '${name}'`, { driver, instance: name });
+      throw new KhoError('KHO_EEXIST', `driver '${driver}' has two instances named '${name}'`, {
+        driver,
+        instance: name,
+      });
     }
     met.add(name);
   }

@@ -156,7 +156,8 @@ export class Reservations {
       tracker.ensureRange(address, count, Math.max(MAX_PAGE_ORDER, Math.floor(Math.log2(count))));
     }
     for (const { address, size } of reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) tracker.ensure(folio.address, folio.order);
+      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE)))
+        tracker.ensure(folio.address, folio.order);
     }
     return tracker;
   }

@@ -1,5 +1,12 @@
-import { decodeScratchArray, KHO_V4, type KhoRoot, ROOT_FDT_SIZE, readKhoRoot, type ScratchEntry } from '../abi/index.js';
-import { type Architecture, type BootRecord } from '../arch/index.js';
+import {
+  decodeScratchArray,
+  KHO_V4,
+  type KhoRoot,
+  ROOT_FDT_SIZE,
+  readKhoRoot,
+  type ScratchEntry,
+} from '../abi/index.js';
+import type { Architecture, BootRecord } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
   alignDown,

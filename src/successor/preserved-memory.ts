@@ -1,5 +1,13 @@
 import { KhoError } from '../errors.js';
-import { after, type Folio, hex, naturalOrders, PAGE_SIZE, type PageRange, type PhysicalAddress } from '../memblock/index.js';
+import {
+  after,
+  type Folio,
+  hex,
+  naturalOrders,
+  PAGE_SIZE,
+  type PageRange,
+  type PhysicalAddress,
+} from '../memblock/index.js';
 
 interface PreservedObject extends Folio {
   readonly end: number;
@@ -100,7 +108,9 @@ export class PreservedMemory {
       object !== undefined && object.address <= address
         ? `; an object of order ${object.order} at ${hex(object.address)} was`
         : '';
-    throw new KhoError('KHO_ENOENT', `no object of order ${order} at ${hex(address)} was preserved${there}`, { address });
+    throw new KhoError('KHO_ENOENT', `no object of order ${order} at ${hex(address)} was preserved${there}`, {
+      address,
+    });
   }
 
   #firstEndingAfter(address: PhysicalAddress): number {

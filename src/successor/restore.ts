@@ -3,12 +3,17 @@ import {
   KEXEC_METADATA_NAME,
   type KexecMetadata,
   MEMBLOCK_SUBTREE_NAME,
-  readMemblockFdt,
   ROOT_FDT_SIZE,
+  readMemblockFdt,
   type Subtree,
 } from '../abi/index.js';
 import { architectureNamed } from '../arch/index.js';
-import { type FailureRecord, type RestoredInstance, type SuccessorReport, TimelineRecorder } from '../coordinator/index.js';
+import {
+  type FailureRecord,
+  type RestoredInstance,
+  type SuccessorReport,
+  TimelineRecorder,
+} from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { type FdtNode, FdtReader } from '../fdt/index.js';
 import { ImageMemory, parseCommandLine, reviveNamedMemory } from '../memblock/index.js';

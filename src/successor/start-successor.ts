@@ -30,7 +30,12 @@ export async function startSuccessor(input: SuccessorInput, signal?: AbortSignal
       child.once('error', reject);
       child.once('exit', (code, name) => {
         const how = name === null ? `exited with code ${code}` : `was ended by ${name}`;
-        reject(new KhoError('KHO_EWORKER', `the successor ${how} without an answer${words === '' ? '' : `: ${words.trim()}`}`));
+        reject(
+          new KhoError(
+            'KHO_EWORKER',
+            `the successor ${how} without an answer${words === '' ? '' : `: ${words.trim()}`}`,
+          ),
+        );
       });
       if (signal?.aborted) abort();
       else child.send(input);
@@ -39,7 +44,9 @@ export async function startSuccessor(input: SuccessorInput, signal?: AbortSignal
     return answer.report;
   } catch (error) {
     if (signal?.aborted) {
-      throw signal.reason instanceof KhoError ? signal.reason : new KhoError('KHO_ECANCELED', 'the restore was aborted');
+      throw signal.reason instanceof KhoError
+        ? signal.reason
+        : new KhoError('KHO_ECANCELED', 'the restore was aborted');
     }
     throw KhoError.from(error, 'KHO_EWORKER');
   } finally {

@@ -40,10 +40,12 @@ function differingPages(recorded: string, found: string): number[] {
 function difference(range: RangeRecord, page: number, record: RunRecord): FailureRecord {
   const { owner } = range;
   const address = range.address + page * PAGE_SIZE;
-  const object = range.order === 0 ? '' : ` (page ${page} of the object of order ${range.order} at ${hex(range.address)})`;
+  const object =
+    range.order === 0 ? '' : ` (page ${page} of the object of order ${range.order} at ${hex(range.address)})`;
   const driver = record.drivers.find(({ name }) => name === owner.name);
   const instance =
-    owner.instance ?? (owner.kind === 'blob' && driver !== undefined ? instancesAt(record, driver.name, page) : undefined);
+    owner.instance ??
+    (owner.kind === 'blob' && driver !== undefined ? instancesAt(record, driver.name, page) : undefined);
   const whose = {
     pages: `driver ${owner.name}, instance ${instance}, shard ${owner.shard}`,
     blob: `the FDT of driver ${owner.name}${instance === undefined ? '' : `, instance ${instance}`}`,

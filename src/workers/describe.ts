@@ -30,7 +30,11 @@ function describeRegistration(driver: Driver, raw: unknown, first: number, count
   const instances = Array.from({ length: count }, (_, offset) => {
     const index = first + offset;
     const name = call(driver, 'instanceName', () => driver.instanceName?.(options, index) ?? `${driver.name}${index}`);
-    return { name, index, shards: shards.map(({ pages = 0, maxBytes }) => ({ pages, ...(maxBytes ? { maxBytes } : {}) })) };
+    return {
+      name,
+      index,
+      shards: shards.map(({ pages = 0, maxBytes }) => ({ pages, ...(maxBytes ? { maxBytes } : {}) })),
+    };
   });
   return { name: driver.name, compatible: driver.compatible, hosted: driver.hosted === true, instances };
 }

@@ -55,7 +55,13 @@ export class RunState {
       } catch (thrown) {
         spans[position * 2 + 1] = this.#now();
         const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
-        return { threadId, attached: true, spans: spans.slice(0, position * 2 + 2), values, failure: { position, error } };
+        return {
+          threadId,
+          attached: true,
+          spans: spans.slice(0, position * 2 + 2),
+          values,
+          failure: { position, error },
+        };
       }
       spans[position * 2 + 1] = this.#now();
     }

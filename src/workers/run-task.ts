@@ -45,7 +45,10 @@ function arrive({ arrived, threads }: NonNullable<AttachTask['barrier']>): void 
   while (count < threads) {
     const left = deadline - performance.now();
     if (left <= 0 || Atomics.wait(words, 0, count, left) === 'timed-out') {
-      throw new KhoError('KHO_EWORKER', `only ${count} of ${threads} workers were ready within ${BARRIER_TIMEOUT_MS} ms`);
+      throw new KhoError(
+        'KHO_EWORKER',
+        `only ${count} of ${threads} workers were ready within ${BARRIER_TIMEOUT_MS} ms`,
+      );
     }
     count = Atomics.load(words, 0);
   }

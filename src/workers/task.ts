@@ -23,7 +23,11 @@ export interface DescribedRegistration {
   readonly name: string;
   readonly compatible: string;
   readonly hosted: boolean;
-  readonly instances: readonly { readonly name: string; readonly index: number; readonly shards: readonly ShardSpec[] }[];
+  readonly instances: readonly {
+    readonly name: string;
+    readonly index: number;
+    readonly shards: readonly ShardSpec[];
+  }[];
 }
 
 /** Makes a thread take part in a run: loads the drivers' modules, maps the shared memory. */

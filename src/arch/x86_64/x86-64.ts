@@ -1,6 +1,13 @@
 import { encodeScratchArray } from '../../abi/index.js';
 import { KhoError } from '../../errors.js';
-import { after, hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, physicalAddress } from '../../memblock/index.js';
+import {
+  after,
+  hex,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  type PhysicalMemory,
+  physicalAddress,
+} from '../../memblock/index.js';
 import type { Architecture, BootRecord, BootRecordInput, KexecSegment } from '../architecture.js';
 import { SegmentPlacer } from '../segment-placer.js';
 import {
