@@ -1,0 +1,202 @@
+import { join } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { KhoError } from '../errors.js';
+import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
+import { readRecord } from '../run.js';
+import { VERSION } from '../version.js';
+import { inspectLines, inspectPath } from './inspect.js';
+import { type RunCommandOptions, runScenario } from './run-command.js';
+import { ARCHES, checkedBudget, MODES, OVERRUN_POLICIES, PROFILES, WORKERS_MAX } from './scenario-schema.js';
+import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
+import { verifyOutput } from './verify-command.js';
+
+interface CommonOptions {
+  json?: boolean;
+  quiet?: boolean;
+  verbose?: boolean;
+}
+
+/**
+ * Runs the `khorus` command and resolves with its exit code: 0 done, 1 failed or over budget, 2 wrong usage, 130 and 143
+ * after SIGINT and SIGTERM. Writes to the given streams alone.
+ */
+export async function runCommand(args: readonly string[], streams: Streams): Promise<number> {
+  streams.stdout.on('error', ignoreClosedPipe);
+  streams.stderr.on('error', ignoreClosedPipe);
+  const wanted = { json: args.includes('--json'), verbose: args.includes('-v') || args.includes('--verbose') };
+  const interruption = new AbortController();
+  const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
+    if (interruption.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
+    interruption.abort(new SignalReceived(signal));
+  };
+  const signals = (['SIGINT', 'SIGTERM'] as const).map((signal) => {
+    const listener = (): void => onSignal(signal);
+    process.on(signal, listener);
+    return () => process.off(signal, listener);
+  });
+  let code = EXIT_DONE;
+  const program = buildProgram(streams, interruption.signal, (exitCode) => {
+    code = exitCode;
+  });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return code;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) return usageExit(thrown, wanted.json, streams);
+    const error = KhoError.from(thrown, 'KHO_EIO');
+    new Terminal(streams, wanted).fail(error);
+    return exitCodeOf(error);
+  } finally {
+    for (const remove of signals) remove();
+    streams.stdout.off('error', ignoreClosedPipe);
+    streams.stderr.off('error', ignoreClosedPipe);
+  }
+}
+
+function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number) => void): Command {
+  const program = new Command('khorus')
+    .description(
+      'Parallel Kexec HandOver (KHO) serialization: hand a simulated host over, as real bytes, and get it back.',
+    )
+    .version(VERSION)
+    .showHelpAfterError('(khorus --help shows what there is)')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void streams.stdout.write(text),
+      writeErr: (text) => void streams.stderr.write(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'khorus: ')),
+    });
+  const terminalOf = (options: CommonOptions): Terminal => new Terminal(streams, options);
+
+  common(program.command('run'))
+    .argument('[scenario]', 'a YAML file, or - for stdin; default: the packaged scenarios/host.yaml')
+    .description('run a scenario: prepare, freeze, serialize, finalize, then boot a successor that restores it')
+    .addOption(new Option('--mode <mode>', 'how callbacks are spread').choices(MODES))
+    .option('--workers <n>', 'threads of the pool; default: one for each CPU', wholeNumber(1, WORKERS_MAX))
+    .addOption(new Option('--profile <profile>', 'the KHO ABI').choices(PROFILES))
+    .addOption(new Option('--arch <arch>', 'the architecture').choices(ARCHES))
+    .option('--budget <duration>', 'what the blackout may take, such as 50ms', duration)
+    .addOption(new Option('--on-overrun <policy>', 'what happens when it takes longer').choices(OVERRUN_POLICIES))
+    .option(
+      '--seed <n>',
+      'what is handed over depends on scenario and seed alone',
+      wholeNumber(0, Number.MAX_SAFE_INTEGER),
+    )
+    .option('--out <dir>', 'write kho/out, ram.img and run.json there')
+    .option('--force', 'replace what an earlier run wrote there')
+    .addHelpText('after', example('run', 'run my-host.yaml --mode sequential', 'run --seed 7 --budget 500ms --out out'))
+    .action(async (scenario: string | undefined, options: CommonOptions & RunCommandOptions & { budget?: number }) => {
+      const { budget, ...rest } = options;
+      const overrides = budget === undefined ? rest : { ...rest, blackout: budget };
+      exit(await runScenario(scenario, overrides, terminalOf(options), signal));
+    });
+
+  common(program.command('inspect'))
+    .argument('<path>', 'an FDT blob, a memory image, or a directory of run --out')
+    .description('show what a handover holds: boot record, root FDT, scratch, preserved memory, subtrees')
+    .option('--trees', "print each subtree's FDT as DTS")
+    .addHelpText(
+      'after',
+      example('inspect out', 'inspect out/kho/out/sub_fdts/netdevsim', 'inspect out/ram.img --json'),
+    )
+    .action(async (path: string, options: CommonOptions & { trees?: boolean }) => {
+      const report = await inspectPath(path);
+      const terminal = terminalOf(options);
+      if (terminal.json) terminal.printJson({ ...report });
+      else for (const line of inspectLines(report, options.trees === true)) terminal.print(line);
+    });
+
+  common(program.command('verify'))
+    .argument('<dir>', 'a directory of run --out')
+    .description('compare every digest with the memory image, and restore from it')
+    .addHelpText('after', example('verify out'))
+    .action(async (directory: string, options: CommonOptions) => {
+      exit(await verifyOutput(directory, terminalOf(options), signal));
+    });
+
+  common(program.command('time'))
+    .argument('<dir>', 'a directory of run --out')
+    .description('where the time went: prepare, blackout, finish')
+    .addHelpText('after', example('time out'))
+    .action(async (directory: string, options: CommonOptions) => {
+      const record = await recordOf(directory);
+      const terminal = terminalOf(options);
+      if (terminal.json) terminal.printJson({ ...timeReport(record) });
+      else for (const line of timeLines(record)) terminal.print(line);
+    });
+
+  common(program.command('blame'))
+    .argument('<dir>', 'a directory of run --out')
+    .description('drivers by the time of their callbacks; the time they waited is apart')
+    .option('--instances', 'each instance by itself')
+    .addHelpText('after', example('blame out', 'blame out --instances | head'))
+    .action(async (directory: string, options: CommonOptions & { instances?: boolean }) => {
+      const record = await recordOf(directory);
+      const terminal = terminalOf(options);
+      const how = { instances: options.instances === true };
+      if (terminal.json) terminal.printJson({ entries: blame(record, how) });
+      else for (const line of blameLines(record, how)) terminal.print(line);
+    });
+  return program;
+}
+
+/** The options that every command has, and errors that throw instead of ending the process. */
+function common(command: Command): Command {
+  return command
+    .option('--json', 'print one JSON document and nothing else')
+    .option('-q, --quiet', 'print nothing but errors')
+    .option('-v, --verbose', 'say more; show the stack of an error')
+    .showHelpAfterError(`(khorus ${command.name()} --help shows what there is)`)
+    .exitOverride();
+}
+
+function example(...lines: readonly string[]): string {
+  return `\nExamples:\n${lines.map((line) => `  khorus ${line}`).join('\n')}`;
+}
+
+function wholeNumber(low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < low || value > high) {
+      throw new InvalidArgumentError(`Expected a whole number from ${low} to ${high}.`);
+    }
+    return value;
+  };
+}
+
+function duration(text: string): number {
+  try {
+    return checkedBudget(text);
+  } catch (error) {
+    throw new InvalidArgumentError(KhoError.from(error).message);
+  }
+}
+
+async function recordOf(directory: string) {
+  const record = await readRecord(join(directory, 'run.json'));
+  if (record === undefined) {
+    throw new KhoError(
+      'KHO_ENOENT',
+      `${directory} has no run.json; expected a directory that 'khorus run --out' wrote`,
+      {
+        file: directory,
+      },
+    );
+  }
+  return record;
+}
+
+/** Help and version are no errors; everything else that commander refuses is wrong usage. */
+function usageExit(error: CommanderError, json: boolean, streams: Streams): number {
+  if (error.exitCode === 0) return EXIT_DONE;
+  if (json) {
+    const message = error.message.replace(/^error: /, '');
+    new Terminal(streams, { json }).fail(new KhoError('KHO_EINVAL', message));
+  }
+  return EXIT_USAGE;
+}
+
+/** `khorus … | head` is no error. */
+function ignoreClosedPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+}

@@ -1,0 +1,71 @@
+import { fileURLToPath } from 'node:url';
+import { BUILTIN_DRIVERS } from '../drivers/builtin.js';
+import { blackoutReport, runSummary, runSummaryLines } from '../report/index.js';
+import { runHandover } from '../run.js';
+import type { DriverModule } from '../workers/index.js';
+import { checkTarget, writeDirectory } from './output-directory.js';
+import { Progress } from './progress.js';
+import { loadScenario, type PlanOverrides, planOf } from './scenario.js';
+import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
+
+/** The scenario that runs when none is named. */
+const DEFAULT_SCENARIO = fileURLToPath(new URL('../../scenarios/host.yaml', import.meta.url));
+
+export interface RunCommandOptions extends PlanOverrides {
+  readonly out?: string;
+  readonly force?: boolean;
+}
+
+/** The built-in drivers as modules. */
+export function builtInDrivers(): DriverModule[] {
+  return [...BUILTIN_DRIVERS].map(([origin, url]) => ({ origin, url }));
+}
+
+/** `khorus run`: hands a scenario's host over and restores it. */
+export async function runScenario(
+  scenarioPath: string | undefined,
+  options: RunCommandOptions,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<number> {
+  const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
+  const plan = planOf(scenario, options);
+  const { out, force = false } = options;
+  if (out !== undefined) await checkTarget(out, force);
+  const progress = new Progress(terminal);
+  try {
+    const result = await runHandover(plan, { signal, onProgress: progress.report });
+    try {
+      if (out !== undefined) {
+        await writeDirectory(out, force, (directory) => result.writeOutput(directory, { signal }));
+      }
+      progress[Symbol.dispose]();
+      const { record, failures, overBudget } = result;
+      const refused = overBudget && plan.budget?.onOverrun === 'cancel';
+      if (terminal.json) {
+        const { drivers, instances, restoredBytes } = runSummary(record);
+        terminal.printJson({
+          outcome: failures.length === 0 ? 'handed-over' : 'failed',
+          overBudget,
+          blackout: blackoutReport(record),
+          drivers,
+          instances,
+          restoredBytes,
+          failures,
+          ...(out === undefined ? {} : { out }),
+        });
+      } else {
+        if (!terminal.quiet) for (const line of runSummaryLines(record)) terminal.print(line);
+        for (const { message, driver, instance } of failures) {
+          const where = [driver, instance].filter((part) => part !== undefined && !message.includes(part)).join(' ');
+          terminal.streams.stderr.write(`khorus: ${message}${where === '' ? '' : ` (${where})`}\n`);
+        }
+      }
+      return failures.length > 0 || refused ? EXIT_FAILED : EXIT_DONE;
+    } finally {
+      await result[Symbol.asyncDispose]();
+    }
+  } finally {
+    progress[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,29 @@
+import { formatBytes, plural } from '../report/index.js';
+import { verifyDirectory } from '../run.js';
+import { builtInDrivers } from './run-command.js';
+import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
+
+/** `khorus verify`: checks what `run --out` wrote, and restores from it. */
+export async function verifyOutput(directory: string, terminal: Terminal, signal: AbortSignal): Promise<number> {
+  const result = await verifyDirectory(directory, { signal, drivers: builtInDrivers() });
+  const { report, record, failures, notes } = result;
+  if (terminal.json) {
+    const { timeline: _timeline, ...rest } = report ?? {};
+    terminal.printJson({ verified: failures.length === 0, failures, notes, ...(report && { successor: rest }) });
+    return failures.length === 0 ? EXIT_DONE : EXIT_FAILED;
+  }
+  for (const note of notes) terminal.say(`note: ${note}`);
+  for (const { message, driver, instance } of failures) {
+    const where = [driver, instance].filter((part) => part !== undefined && !message.includes(part)).join(' ');
+    terminal.streams.stderr.write(`khorus: ${message}${where === '' ? '' : ` (${where})`}\n`);
+  }
+  if (failures.length > 0) return EXIT_FAILED;
+  if (!terminal.quiet && report !== undefined) {
+    const digests = record === undefined ? 'no digests compared' : 'all digests equal';
+    terminal.print(
+      `verified: ${plural(report.restored.length, 'instance')} restored, ` +
+        `${plural(report.preservedObjects, 'preserved object')} (${formatBytes(report.preservedBytes)}), ${digests}`,
+    );
+  }
+  return EXIT_DONE;
+}
