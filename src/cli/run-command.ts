@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { BUILTIN_DRIVERS } from '../drivers/builtin.js';
+import { KhoError } from '../errors.js';
 import { blackoutReport, runSummary, runSummaryLines } from '../report/index.js';
 import { runHandover } from '../run.js';
 import type { DriverModule } from '../workers/index.js';
@@ -34,7 +35,11 @@ export async function runScenario(
   if (out !== undefined) await checkTarget(out, force);
   const progress = new Progress(terminal);
   try {
-    const result = await runHandover(plan, { signal, onProgress: progress.report });
+    const result = await runHandover(plan, { signal, onProgress: progress.report }).catch((thrown: unknown) => {
+      const error = KhoError.from(thrown);
+      // What the host cannot be is the scenario's matter; what a driver did wrong is told by its own name.
+      throw error.details.field?.startsWith('host.') ? error.with({ file: scenario.file }) : error;
+    });
     try {
       if (out !== undefined) {
         await writeDirectory(out, force, (directory) => result.writeOutput(directory, { signal }));

@@ -86,7 +86,11 @@ function readHeader(given: Uint8Array): Layout {
   const there = given.length;
   if (there >= FDT_TOKEN_SIZE && readWord(given, FDT_HEADER_MAGIC) !== FDT_MAGIC) {
     const magic = readWord(given, FDT_HEADER_MAGIC).toString(16).padStart(8, '0');
-    throw bad('KHO_FDT_BADMAGIC', `not a flattened device tree: 0x${magic} instead of 0xd00dfeed`, FDT_HEADER_MAGIC);
+    throw bad(
+      'KHO_FDT_BADMAGIC',
+      `bad magic, not a flattened device tree: 0x${magic} instead of 0xd00dfeed`,
+      FDT_HEADER_MAGIC,
+    );
   }
   if (there < FDT_HEADER_SIZE) {
     throw bad('KHO_FDT_TRUNCATED', `${there} bytes are too few for the header of ${FDT_HEADER_SIZE}: cut short`, there);

@@ -197,7 +197,7 @@ export interface Driver<Options = unknown, State = unknown, Prepared = unknown> 
  *   compatible: 'clock-v1',
  *   create: (ctx) => ({ ticks: ctx.random().u64() }),
  *   serialize: (ctx) => void ctx.root.u64('ticks', ctx.state.ticks),
- *   restore: (ctx) => ({ ticks: ctx.node.property('ticks').u64('little') }),
+ *   restore: (ctx) => ({ ticks: ctx.node.property('ticks')?.u64('little') ?? 0n }),
  *   snapshot: (state) => state,
  * });
  * ```
