@@ -32,7 +32,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(base, { recursive: true, force: true }));
 
 /** Runs `check` while the byte at a physical address has another value. */
-async function withDamage(address: number, check: () => Promise<void>, mask = 0xff): Promise<void> {
+async function withDamage(address: number, check: () => Promise<void>, mask = 0x01): Promise<void> {
   const file = openSync(join(out, 'ram.img'), 'r+');
   const byte = new Uint8Array(1);
   readSync(file, byte, 0, 1, address);
