@@ -25,7 +25,7 @@ function emptyTable() {
 const slots = fc.constantFrom(0, 1, 255, 511);
 const iovas = fc
   .array(slots, { minLength: 4, maxLength: 4 })
-  .map((levels) => levels.reduce((sum, slot) => sum * 512 + slot, 0) * PAGE_SIZE);
+  .map((levels) => levels.reduce<number>((sum, slot) => sum * 512 + slot, 0) * PAGE_SIZE);
 const targets = fc.integer({ min: 0, max: 2 ** 31 - 1 }).map((frame) => frame * 512 * PAGE_SIZE); // up to 2^52
 const mappings = fc.array(
   fc.record({ iova: iovas, address: targets, size: fc.constantFrom(PAGE_SIZE, SUPERPAGE_SIZE), write: fc.boolean() }),
