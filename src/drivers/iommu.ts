@@ -52,14 +52,12 @@ import { requiredProperty } from './required-property.js';
 const SUPERPAGE_ORDER = 9;
 const STAMP_SIZE = 8;
 
-const options = z
-  .strictObject({
-    regions: z.int().min(1).max(64).default(2).describe('Regions of the guest that devices may reach; 512 GiB apart'),
-    pages: z.int().min(1).max(512).default(48).describe('4 KiB mappings of each region'),
-    superpages: z.int().min(0).max(64).default(1).describe('2 MiB mappings in all, spread over the regions'),
-    devices: z.int().min(0).max(256).default(4).describe('Attached devices'),
-  })
-  .describe('An IOMMU domain');
+const options = z.strictObject({
+  regions: z.int().min(1).max(64).default(2).describe('Regions of the guest that devices may reach; 512 GiB apart'),
+  pages: z.int().min(1).max(512).default(48).describe('4 KiB mappings of each region'),
+  superpages: z.int().min(0).max(64).default(1).describe('2 MiB mappings in all, spread over the regions'),
+  devices: z.int().min(0).max(256).default(4).describe('Attached devices'),
+});
 type Options = z.infer<typeof options>;
 
 /** A mapping as devices see it: the physical address is left out, because it may be any. */
