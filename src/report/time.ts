@@ -1,0 +1,51 @@
+import { type Phase, phaseDuration } from '../coordinator/timeline.js';
+import { type BlackoutReport, blackoutLine, blackoutReport, type TimedRun } from './blackout-line.js';
+import { formatDuration } from './format.js';
+
+/** What `khorus time --json` prints. Milliseconds, not rounded. */
+export interface TimeReport {
+  readonly prepare: number;
+  readonly blackout: BlackoutReport;
+  readonly finish: number;
+  /** Prepare, blackout and finish. */
+  readonly total: number;
+  /** Phases that are part of neither: digests for the check of the result, and the way back of a cancelled run. */
+  readonly notCounted: readonly { readonly phase: Phase; readonly duration: number }[];
+}
+
+/** Why a phase is outside of the sum. */
+const NOT_COUNTED: readonly { readonly phase: Phase; readonly why: string }[] = [
+  { phase: 'snapshot', why: 'digests of the states, taken to check the result' },
+  { phase: 'cancel', why: 'rolling the handover back' },
+];
+
+export function timeReport(run: TimedRun): TimeReport {
+  const { timeline } = run;
+  const blackout = blackoutReport(run);
+  const prepare = phaseDuration(timeline, 'prepare');
+  const finish = phaseDuration(timeline, 'finish');
+  return {
+    prepare,
+    blackout,
+    finish,
+    total: prepare + blackout.total + finish,
+    notCounted: NOT_COUNTED.filter(({ phase }) => timeline.phases.some((span) => span.phase === phase)).map(
+      ({ phase }) => ({ phase, duration: phaseDuration(timeline, phase) }),
+    ),
+  };
+}
+
+/** Where the time went, as `systemd-analyze time` tells it: the whole, the blackout, and what counts as neither. */
+export function timeLines(run: TimedRun): string[] {
+  const report = timeReport(run);
+  const lines = [
+    `Handover finished in ${formatDuration(report.prepare)} (prepare) + ${formatDuration(report.blackout.total)} (blackout) + ` +
+      `${formatDuration(report.finish)} (finish) = ${formatDuration(report.total)}`,
+    blackoutLine(run),
+  ];
+  for (const { phase, why } of NOT_COUNTED) {
+    const found = report.notCounted.find((counted) => counted.phase === phase);
+    if (found) lines.push(`Not counted: ${phase} ${formatDuration(found.duration)} (${why})`);
+  }
+  return lines;
+}
