@@ -1,0 +1,180 @@
+import { z } from 'zod';
+import { KhoError } from '../errors.js';
+import { didYouMean } from './suggest.js';
+import { DURATION_FORM, formatSize, parseDuration, parseSize, SIZE_FORM } from './units.js';
+
+const MIB = 2 ** 20;
+const TIB = 2 ** 40;
+/** What the model of the machine can hold. */
+export const MEMORY_MIN = 16 * MIB;
+export const MEMORY_MAX = 64 * TIB;
+/** Memory comes in the kernel's large pages on x86-64. */
+export const MEMORY_STEP = 2 * MIB;
+/** MAX_NUMNODES of x86-64's defconfig (CONFIG_NODES_SHIFT=6). */
+const NODES_MAX = 64;
+/** The largest CONFIG_NR_CPUS of x86-64. */
+const CPUS_MAX = 8192;
+/** COMMAND_LINE_SIZE of x86-64, less the NUL. */
+const CMDLINE_MAX = 2047;
+/** __NEW_UTS_LEN. */
+const RELEASE_MAX = 64;
+/** More instances than this in one entry are surely a slip. */
+const COUNT_MAX = 65_536;
+export const WORKERS_MAX = 1024;
+
+export const ARCHES = ['x86_64'] as const;
+export const PROFILES = ['kho-v4'] as const;
+export const MODES = ['sequential', 'hash'] as const;
+export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
+
+/** Every schema's `error` is what would be right; {@link describeIssue} puts what was found before it. */
+const wholeNumber = (min: number, max: number) => {
+  const error = `a whole number from ${min} to ${max}`;
+  return z.int({ error }).min(min, { error }).max(max, { error });
+};
+const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, { error: listed(values) });
+const mapping = <Shape extends z.ZodRawShape>(shape: Shape, example: string) =>
+  z.strictObject(shape, { error: `a mapping such as ${example}` });
+
+/** A size or duration; the parser's own message says what is wrong. */
+const quantity = (form: string, parse: (text: string | number) => number) =>
+  z.union([z.string(), z.number()], { error: form }).transform((value, context) => {
+    try {
+      return parse(value);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: KhoError.from(error).message });
+      return z.NEVER;
+    }
+  });
+
+const text = (max: number, form: string) => {
+  const error = `${form}, at most ${max} printable ASCII characters`;
+  return z
+    .string({ error })
+    .max(max, { error })
+    .regex(/^[\x20-\x7e]*$/, { error });
+};
+
+const host = mapping(
+  {
+    arch: oneOf(ARCHES).default('x86_64'),
+    memory: quantity(SIZE_FORM, checkedMemory),
+    nodes: wholeNumber(1, NODES_MAX).default(1),
+    cpus: wholeNumber(1, CPUS_MAX).optional(),
+    cmdline: text(CMDLINE_MAX, 'a kernel command line').default('kho=on'),
+    release: text(RELEASE_MAX, 'a kernel release').min(1, { error: 'a kernel release' }).default('7.2.0-khorus'),
+  },
+  '{ memory: 2G, nodes: 2 }',
+);
+
+const budget = mapping(
+  {
+    blackout: quantity(DURATION_FORM, checkedBudget),
+    onOverrun: oneOf(OVERRUN_POLICIES).default('cancel'),
+  },
+  '{ blackout: 50ms, onOverrun: cancel }',
+);
+
+const driver = mapping(
+  {
+    use: z
+      .string({ error: "the name of a driver or a module's path" })
+      .min(1, { error: "the name of a driver or a module's path" }),
+    count: wholeNumber(1, COUNT_MAX).default(1),
+    // Any YAML: the driver checks it.
+    options: z.unknown().optional(),
+    after: z.array(z.string({ error: 'the name of a driver' }), { error: 'a list such as [iommu]' }).default([]),
+    priority: wholeNumber(-1_000_000, 1_000_000).default(0),
+  },
+  '{ use: netdevsim, count: 64 }',
+);
+
+const DRIVERS_FORM = "a list with at least one entry such as '- { use: netdevsim }'";
+
+/** What a scenario file may say. */
+export const scenarioSchema = mapping(
+  {
+    host,
+    profile: oneOf(PROFILES).default('kho-v4'),
+    mode: oneOf(MODES).optional(),
+    workers: wholeNumber(1, WORKERS_MAX).optional(),
+    seed: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0),
+    budget: budget.optional(),
+    drivers: z.array(driver, { error: DRIVERS_FORM }).min(1, { error: DRIVERS_FORM }),
+  },
+  "'host:' and 'drivers:'",
+);
+
+/** `memory`: KHO_EINVAL unless it is 16M to 64T and a multiple of 2M. */
+function checkedMemory(size: string | number): number {
+  const bytes = parseSize(size);
+  if (bytes < MEMORY_MIN || bytes > MEMORY_MAX) {
+    const range = `${formatSize(MEMORY_MIN)} to ${formatSize(MEMORY_MAX)}`;
+    throw new KhoError('KHO_EINVAL', `'${size}' is too ${bytes < MEMORY_MIN ? 'small' : 'large'}; expected ${range}`);
+  }
+  if (bytes % MEMORY_STEP !== 0) {
+    const below = bytes - (bytes % MEMORY_STEP);
+    const near = `${formatSize(below)} or ${formatSize(below + MEMORY_STEP)}`;
+    throw new KhoError('KHO_EINVAL', `'${size}' is not a multiple of ${formatSize(MEMORY_STEP)}; expected ${near}`);
+  }
+  return bytes;
+}
+
+/** The budget: KHO_EINVAL unless it is longer than nothing. Also what `--budget` is parsed with. */
+export function checkedBudget(duration: string | number): number {
+  const milliseconds = parseDuration(duration);
+  if (milliseconds <= 0) throw new KhoError('KHO_EINVAL', `a budget of '${duration}' can never be met`);
+  return milliseconds;
+}
+
+/** The fields of the mapping at `path`. */
+function fieldsAt(path: readonly PropertyKey[]): string[] {
+  const [first] = path;
+  if (first === 'host') return Object.keys(host.shape);
+  if (first === 'budget') return Object.keys(budget.shape);
+  return Object.keys(first === 'drivers' ? driver.shape : scenarioSchema.shape);
+}
+
+/** One finding of the schema in words, and whether it concerns a key or a value. */
+export interface SchemaFinding {
+  readonly what: string;
+  readonly path: readonly PropertyKey[];
+  readonly of: 'key' | 'value';
+}
+
+/** An issue of Zod's as findings; `found` is the value at the issue's path. */
+export function describeIssue(issue: z.core.$ZodIssue, found: unknown): SchemaFinding[] {
+  const { path } = issue;
+  if (issue.code === 'unrecognized_keys') {
+    const known = fieldsAt(path);
+    return issue.keys.map((key) => ({
+      what: `unknown field '${key}'${didYouMean(key, known) || `; known here: ${known.join(', ')}`}`,
+      path: [...path, key],
+      of: 'key',
+    }));
+  }
+  if (found === undefined && path.length > 0) {
+    const what = `the field '${String(path[path.length - 1])}' is missing; expected ${issue.message}`;
+    return [{ what, path, of: 'value' }];
+  }
+  if (issue.code === 'custom') return [{ what: issue.message, path, of: 'value' }];
+  const suggestion =
+    issue.code === 'invalid_value' && issue.values.length > 1 && typeof found === 'string'
+      ? didYouMean(found, issue.values.map(String))
+      : '';
+  return [{ what: `found ${show(found)}; expected ${issue.message}${suggestion}`, path, of: 'value' }];
+}
+
+/** `'a'`, `'a' or 'b'`, `one of 'a', 'b', 'c'`. */
+export function listed(values: readonly string[]): string {
+  const quoted = values.map((value) => `'${value}'`);
+  return quoted.length > 2 ? `one of ${quoted.join(', ')}` : quoted.join(' or ');
+}
+
+function show(value: unknown): string {
+  if (value === null || value === undefined) return 'nothing';
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
+  if (typeof value === 'object') return 'a mapping';
+  const text = String(value);
+  return `'${text.length > 60 ? `${text.slice(0, 60)}…` : text}'`;
+}

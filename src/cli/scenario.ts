@@ -1,0 +1,178 @@
+import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { dirname, resolve } from 'node:path';
+import { text as readText } from 'node:stream/consumers';
+import type { Budget, DriverRegistration, HostOptions, RunPlan } from '../coordinator/plan.js';
+import { KhoError } from '../errors.js';
+import type { DriverModule, Mode } from '../workers/run-description.js';
+import { resolveDriver } from './driver-module.js';
+import { findOrderProblems } from './driver-order.js';
+import { ScenarioDocument } from './scenario-document.js';
+import { type ScenarioProblem, scenarioError } from './scenario-problem.js';
+import { describeIssue, scenarioSchema } from './scenario-schema.js';
+
+/** A scenario file, checked and with its defaults; {@link planOf} adds what the command line says. */
+export interface Scenario {
+  /** As it was named by the user. */
+  readonly file: string;
+  readonly host: HostOptions;
+  readonly profile: RunPlan['profile'];
+  readonly mode?: Mode;
+  readonly workers?: number;
+  readonly seed: number;
+  readonly budget?: Budget;
+  readonly drivers: readonly DriverRegistration[];
+}
+
+export interface ParseScenarioOptions {
+  /** How the file is named in messages. */
+  readonly file: string;
+  /** Where relative paths and packages of drivers are looked for; default: where `file` is. */
+  readonly directory?: string;
+  /** The drivers that are named without a path: `origin` is the name. */
+  readonly builtIn: readonly DriverModule[];
+}
+
+/** CPUs for each NUMA node, where the scenario says nothing. */
+const CPUS_PER_NODE = 2;
+
+/**
+ * A scenario from its YAML text. KHO_ESCENARIO reports everything that is wrong at once, one line a problem, each with
+ * file, line, column and field; the error's details are those of the first. The options of drivers are not checked:
+ * each driver does that itself.
+ */
+export function parseScenario(text: string, { file, directory, builtIn }: ParseScenarioOptions): Scenario {
+  const document = new ScenarioDocument(text);
+  if (document.problems.length > 0) throw scenarioError(file, document.problems);
+
+  const parsed = scenarioSchema.safeParse(document.value);
+  const entries = driverEntries(document.value);
+  const problems = parsed.success ? [] : schemaProblems(document, parsed.error.issues);
+
+  const from = resolve(directory ?? dirname(file));
+  const modules = entries.map(({ use }, index) => {
+    if (use === undefined) return undefined;
+    try {
+      return resolveDriver(use, from, builtIn);
+    } catch (error) {
+      problems.push(document.problem(KhoError.from(error).message, ['drivers', index, 'use']));
+      return undefined;
+    }
+  });
+  const ordered = entries.map(({ after }, index) => {
+    const module = modules[index];
+    return { after, ...(module !== undefined && builtIn.includes(module) && { name: module.origin }) };
+  });
+  for (const { what, entry, index } of findOrderProblems(ordered)) {
+    problems.push(document.problem(what, ['drivers', entry, 'after', index]));
+  }
+  if (!parsed.success || problems.length > 0) throw scenarioError(file, problems);
+
+  const { host, profile, mode, workers, seed, budget, drivers } = parsed.data;
+  const registrations = drivers.flatMap(({ count, options, after, priority }, index): DriverRegistration[] => {
+    const module = modules[index];
+    const where = `${file}:${document.locate(['drivers', index]).line}`;
+    return module === undefined ? [] : [{ module, count, options: options ?? {}, after, priority, where }];
+  });
+  return {
+    file,
+    host: { ...host, cpus: host.cpus ?? host.nodes * CPUS_PER_NODE },
+    profile,
+    ...(mode !== undefined && { mode }),
+    ...(workers !== undefined && { workers }),
+    seed,
+    ...(budget !== undefined && { budget }),
+    drivers: registrations,
+  };
+}
+
+/**
+ * {@link parseScenario} of a file, or of `stdin` for the path `-`; then drivers are looked for from the working directory.
+ * KHO_ENOENT or KHO_EIO if the file cannot be read.
+ */
+export async function loadScenario(
+  path: string,
+  { builtIn, stdin }: { builtIn: readonly DriverModule[]; stdin?: NodeJS.ReadableStream },
+): Promise<Scenario> {
+  if (path === '-') {
+    return parseScenario(await readText(stdin ?? process.stdin), { file: '<stdin>', directory: '.', builtIn });
+  }
+  return parseScenario(await readScenarioFile(path), { file: path, builtIn });
+}
+
+/** What the command line says over the scenario. */
+export interface PlanOverrides {
+  readonly arch?: HostOptions['arch'];
+  readonly profile?: RunPlan['profile'];
+  readonly mode?: Mode;
+  readonly workers?: number;
+  readonly seed?: number;
+  /** Milliseconds. */
+  readonly blackout?: number;
+  readonly onOverrun?: Budget['onOverrun'];
+}
+
+/**
+ * The whole plan: the command line before the scenario before the defaults (mode `hash`, a worker for each CPU that this
+ * process may use). KHO_EINVAL for a policy on overruns where there is no budget to overrun.
+ */
+export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPlan {
+  const blackout = overrides.blackout ?? scenario.budget?.blackout;
+  if (blackout === undefined && overrides.onOverrun !== undefined) {
+    throw new KhoError(
+      'KHO_EINVAL',
+      `--on-overrun needs a budget: give --budget 50ms, or 'budget:' in ${scenario.file}`,
+    );
+  }
+  return {
+    host: overrides.arch === undefined ? scenario.host : { ...scenario.host, arch: overrides.arch },
+    profile: overrides.profile ?? scenario.profile,
+    mode: overrides.mode ?? scenario.mode ?? 'hash',
+    workers: overrides.workers ?? scenario.workers ?? availableParallelism(),
+    seed: overrides.seed ?? scenario.seed,
+    ...(blackout !== undefined && {
+      budget: { blackout, onOverrun: overrides.onOverrun ?? scenario.budget?.onOverrun ?? 'cancel' },
+    }),
+    drivers: scenario.drivers,
+  };
+}
+
+function schemaProblems(document: ScenarioDocument, issues: Parameters<typeof describeIssue>[0][]): ScenarioProblem[] {
+  return issues.flatMap((issue) =>
+    describeIssue(issue, valueAt(document.value, issue.path)).map(({ what, path, of }) =>
+      document.problem(what, path, of),
+    ),
+  );
+}
+
+/** The entries of `drivers` as far as they can be read, so that what is wrong between them is told together with the rest. */
+function driverEntries(value: unknown): { use?: string; after: readonly string[] }[] {
+  const drivers = valueAt(value, ['drivers']);
+  if (!Array.isArray(drivers)) return [];
+  return drivers.map((entry: unknown) => {
+    const use = valueAt(entry, ['use']);
+    const after = valueAt(entry, ['after']);
+    return {
+      ...(typeof use === 'string' && use !== '' && { use }),
+      after: Array.isArray(after) && after.every((name) => typeof name === 'string') ? after : [],
+    };
+  });
+}
+
+function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (inner, key) => (typeof inner === 'object' && inner !== null ? Reflect.get(inner, key) : undefined),
+    value,
+  );
+}
+
+async function readScenarioFile(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (code === 'ENOENT') throw new KhoError('KHO_ENOENT', `there is no scenario ${file}`, { file }, { cause: error });
+    const why = code === 'EISDIR' ? 'is a directory; expected a YAML file' : `cannot be read: ${String(code ?? error)}`;
+    throw new KhoError('KHO_EIO', `the scenario ${file} ${why}`, { file }, { cause: error });
+  }
+}
