@@ -19,7 +19,8 @@ export class ScenarioDocument {
     // Keys are strings in a scenario (`1:` would be a number), and the library must not print warnings itself.
     this.#document = parseDocument(text, { lineCounter: this.#lines, stringKeys: true, logLevel: 'error' });
     const problems: ScenarioProblem[] = [];
-    const report = (what: string, offset: number) => problems.push({ what, field: '', ...this.#position(offset) });
+    const report = (what: string, offset: number) =>
+      problems.push({ what, field: this.#fieldAt(offset), ...this.#position(offset) });
 
     for (const error of [...this.#document.errors, ...this.#document.warnings]) {
       report(yamlMessage(error), error.pos[0]);
@@ -72,6 +73,24 @@ export class ScenarioDocument {
   /** A problem with the value at `path`, or with its key. */
   problem(what: string, path: readonly PropertyKey[], of: 'key' | 'value' = 'value'): ScenarioProblem {
     return { what, field: fieldPath(path), ...this.locate(path, of) };
+  }
+
+  /** The path of the field whose key stands at `offset`; empty if none does. */
+  #fieldAt(offset: number): string {
+    let field = '';
+    visit(this.#document, {
+      Pair: (_, pair, ancestors) => {
+        if (offsetOf(pair.key) !== offset) return undefined;
+        const nodes = [...ancestors, pair];
+        const path = nodes.flatMap((node, depth): PropertyKey[] => {
+          if (isPair(node)) return isScalar(node.key) ? [String(node.key.value)] : [];
+          return isSeq(node) ? [node.items.indexOf(nodes[depth + 1])] : [];
+        });
+        field = fieldPath(path);
+        return visit.BREAK;
+      },
+    });
+    return field;
   }
 
   #position(offset: number): Position {

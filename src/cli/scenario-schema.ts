@@ -159,7 +159,9 @@ export function describeIssue(issue: z.core.$ZodIssue, found: unknown): SchemaFi
   }
   if (issue.code === 'custom') return [{ what: issue.message, path, of: 'value' }];
   const suggestion =
-    issue.code === 'invalid_value' && typeof found === 'string' ? didYouMean(found, issue.values.map(String)) : '';
+    issue.code === 'invalid_value' && issue.values.length > 1 && typeof found === 'string'
+      ? didYouMean(found, issue.values.map(String))
+      : '';
   return [{ what: `found ${show(found)}; expected ${issue.message}${suggestion}`, path, of: 'value' }];
 }
 
