@@ -32,7 +32,7 @@ export async function runScenario(
   const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
   const plan = planOf(scenario, options);
   const { out, force = false } = options;
-  if (out !== undefined) await checkTarget(out, force);
+  if (out !== undefined) await checkTarget(out, { force });
   const progress = new Progress(terminal);
   try {
     const result = await runHandover(plan, { signal, onProgress: progress.report }).catch((thrown: unknown) => {
@@ -42,7 +42,7 @@ export async function runScenario(
     });
     try {
       if (out !== undefined) {
-        await writeDirectory(out, force, (directory) => result.writeOutput(directory, { signal }));
+        await writeDirectory(out, { force, signal }, (directory) => result.writeOutput(directory, { signal }));
       }
       progress[Symbol.dispose]();
       const { record, failures, overBudget } = result;

@@ -1,0 +1,145 @@
+import fc from 'fast-check';
+import { KhoError } from 'khorus';
+import { type FdtNode, FdtReader } from 'khorus/fdt';
+import { expect, test } from 'vitest';
+import { Finalizer } from '#dist/coordinator/finalizer.js';
+import * as layout from '#dist/hashstage/index.js';
+import { driverRoot, ShardWriter, Stage } from '#dist/hashstage/index.js';
+
+/** One call: the shard, the path of the node, and the property. */
+interface Write {
+  shard: number;
+  path: readonly string[];
+  name: string;
+  value: Uint8Array;
+  reattach: boolean;
+}
+const word = (prefix: string, count: number) => fc.integer({ min: 0, max: count - 1 }).map((n) => `${prefix}${n}`);
+const write: fc.Arbitrary<Write> = fc.record({
+  shard: fc.nat({ max: 2 }),
+  path: fc.array(word('node', 4), { minLength: 1, maxLength: 3 }),
+  name: word('property-', 9),
+  value: fc.uint8Array({ maxLength: 40 }),
+  reattach: fc.boolean(),
+});
+
+/** The oracle: a Map of Maps, path → name → value; shards merged in order at the end. */
+function oracle(writes: readonly Write[]): Map<string, Map<string, Uint8Array>> | 'duplicate' {
+  const nodes = new Map<string, Map<string, Uint8Array>>();
+  for (const shard of [0, 1, 2]) {
+    for (const { path, name, value } of writes.filter((write) => write.shard === shard)) {
+      let at = '';
+      for (const part of path) {
+        at += `/${part}`;
+        if (!nodes.has(at)) nodes.set(at, new Map());
+      }
+      const node = nodes.get(at);
+      if (node?.has(name)) return 'duplicate';
+      node?.set(name, value);
+    }
+  }
+  return nodes;
+}
+
+function flatten(node: FdtNode, path: string, into: Map<string, Map<string, Uint8Array>>): void {
+  for (const child of node.children()) {
+    const here = `${path}/${child.name}`;
+    into.set(here, new Map([...child.properties()].map(({ name, value }) => [name, Uint8Array.from(value)])));
+    flatten(child, here, into);
+  }
+}
+
+test('the stage holds what a Map of Maps would, from several shards, with writers that come and go', () => {
+  fc.assert(
+    fc.property(fc.array(write, { maxLength: 60 }), (writes) => {
+      const stage = Stage.create({ shardCount: 3, maxBytes: 3 * 65536, threads: 1, maxNames: 64 });
+      const writers = [0, 1, 2].map((shard) => new ShardWriter(stage, shard, 65536));
+      const expected = oracle(writes);
+      const apply = () => {
+        for (const { shard, path, name, value, reattach } of writes) {
+          if (reattach) writers[shard] = new ShardWriter(stage, shard, 65536);
+          const writer = writers[shard] as ShardWriter;
+          const node = path.reduce((parent, part) => writer.open(parent, part), driverRoot(0));
+          writer.bytes(node, stage.nameId(name), value);
+        }
+        const target = new Uint8Array(2 ** 18);
+        return target.subarray(0, new Finalizer(stage).render([0, 1, 2], 'x', target).size);
+      };
+      if (expected === 'duplicate') {
+        expect(apply).toThrow(expect.objectContaining({ code: 'KHO_EEXIST' }));
+        return;
+      }
+      const found = new Map<string, Map<string, Uint8Array>>();
+      flatten(FdtReader.open(apply(), { strict: true }).root, '', found);
+      expect(found).toEqual(expected);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a shard that may use ever more bytes gets ever further, and never breaks what is there', () => {
+  let furthest = -1;
+  for (let maxBytes = 0; maxBytes < 400; maxBytes++) {
+    const stage = Stage.create({ shardCount: 1, maxBytes: 4096, threads: 1, maxNames: 64 });
+    const writer = new ShardWriter(stage, 0, maxBytes);
+    let done = 0;
+    try {
+      const node = writer.open(driverRoot(0), 'instance');
+      for (; done < 12; done++) writer.u64(node, stage.nameId(`property-${done}`), 1, done);
+    } catch (error) {
+      expect(KhoError.from(error).code).toBe('KHO_ENOSPC');
+    }
+    expect(writer.usedBytes).toBeLessThanOrEqual(maxBytes);
+    const target = new Uint8Array(4096);
+    const { size } = new Finalizer(stage).render([0], 'x', target);
+    const [node] = FdtReader.open(target.subarray(0, size), { strict: true }).root.children();
+    expect([...(node?.properties() ?? [])].length).toBe(done);
+    expect(done).toBeGreaterThanOrEqual(Math.max(furthest, 0));
+    furthest = done;
+  }
+  expect(furthest).toBe(12);
+});
+
+test('more names than there is room for, and more nodes than the arenas hold, are KHO_ENOSPC', () => {
+  const stage = Stage.create({ shardCount: 1, maxBytes: 64, threads: 1, maxNames: 4 });
+  expect(() => {
+    for (let name = 0; name < 100; name++) stage.nameId(`name-${name}`);
+  }).toThrow(expect.objectContaining({ code: 'KHO_ENOSPC' }));
+  const small = Stage.create({ shardCount: 1, maxBytes: 64, threads: 1, maxNames: 4 });
+  const writer = new ShardWriter(small, 0, 2 ** 30);
+  expect(() => {
+    for (let node = 0; node < 10_000_000; node++) writer.open(driverRoot(0), `node-${node}`);
+  }).toThrow(expect.objectContaining({ code: 'KHO_ENOSPC' }));
+});
+
+test('two shards that give one node the same property are found when the stage is rendered', () => {
+  const stage = Stage.create({ shardCount: 2, maxBytes: 8192, threads: 1 });
+  for (const shard of [0, 1]) {
+    const writer = new ShardWriter(stage, shard, 4096);
+    writer.u32(writer.open(driverRoot(0), 'port'), stage.nameId('mtu'), 1500);
+  }
+  expect(() => new Finalizer(stage).render([0, 1], 'x', new Uint8Array(4096))).toThrow(
+    expect.objectContaining({
+      code: 'KHO_EEXIST',
+      details: expect.objectContaining({ path: '/port', property: 'mtu' }),
+    }),
+  );
+});
+
+test('the layout is as it is drawn: contended words on cache lines of their own, parts one after another', () => {
+  const { HEADER_ARENA_NEXT, HEADER_NODE_COUNT, HEADER_NAME_COUNT, HEADER_WORDS, SHARD_WORDS, ARENA_WORDS } = layout;
+  expect([HEADER_ARENA_NEXT, HEADER_NODE_COUNT, HEADER_NAME_COUNT, HEADER_WORDS]).toEqual([16, 32, 48, 64]);
+  expect(SHARD_WORDS * 4).toBe(64);
+  expect(ARENA_WORDS * 4).toBe(65536);
+  const geometry = layout.stageGeometry({ shardCount: 3, nameSlots: 1024, nodeSlots: 2048, arenaBytes: 100_000 });
+  expect(geometry).toEqual({
+    shardCount: 3,
+    nameSlots: 1024,
+    nodeSlots: 2048,
+    shardsAt: 64,
+    nameSlotsAt: 64 + 3 * 16,
+    nodeSlotsAt: 64 + 3 * 16 + 1024,
+    arenasAt: ARENA_WORDS,
+    totalWords: 3 * ARENA_WORDS,
+  });
+});
