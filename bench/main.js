@@ -28,8 +28,8 @@ const finalizer = new Finalizer(filled);
 const target = new Uint8Array(2 ** 21);
 const bench = new Bench({ time: 1000, warmupTime: 500 });
 bench
-  .add('stage: write, names by string', () => fill(newStage(), byString))
-  .add('stage: write, names by id', () => {
+  .add('stage: write, string names, fresh memory', () => fill(newStage(), byString))
+  .add('stage: write, name ids, fresh memory', () => {
     const stage = newStage();
     for (const name of NAMES) stage.nameId(name);
     fill(stage, (_, name) => ids[name]);
@@ -60,5 +60,5 @@ console.log(
 for (const { name, result } of bench.tasks) {
   const { p50, p75 } = result.latency;
   const each = (milliseconds) => ((milliseconds * 1e6) / PROPERTIES).toFixed(1).padStart(8);
-  console.log(`${name.padEnd(36)} ${each(p50)} ns/property (median) ${each(p75)} (p75)`);
+  console.log(`${name.padEnd(40)} ${each(p50)} ns/property (median) ${each(p75)} (p75)`);
 }
