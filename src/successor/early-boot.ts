@@ -95,7 +95,7 @@ function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
   return decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
 }
 
-/** Walks the tracker twice: once to check everything, once to reserve. */
+/** Walks the tracker, checks everything it says, and only then reserves. */
 function reservePreserved(
   memory: ImageMemory,
   memblock: Memblock,
@@ -104,7 +104,7 @@ function reservePreserved(
   record: BootRecord,
 ): PreservedMemory {
   const folios: Folio[] = [];
-  const tables = walkRadixTree(memory, root.memoryMap, (address, order) => folios.push({ address, order }));
+  const tables = walkTracker(memory, root.memoryMap, folios);
   const preserved = new PreservedMemory(folios);
   for (const { address, size } of scratch) {
     const inside = preserved.overlapping(address, size);
@@ -128,6 +128,15 @@ function reservePreserved(
   }
   for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
   return preserved;
+}
+
+function walkTracker(memory: ImageMemory, map: PhysicalAddress, folios: Folio[]): readonly PhysicalAddress[] {
+  try {
+    return walkRadixTree(memory, map, (address, order) => folios.push({ address, order }));
+  } catch (error) {
+    const { code, message, details } = KhoError.from(error, 'KHO_ETRACKER');
+    throw new KhoError(code, `the tracker at ${hex(map)} is damaged: ${message}`, details, { cause: error });
+  }
 }
 
 function damaged(address: PhysicalAddress, what: string): KhoError {

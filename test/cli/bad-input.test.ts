@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { khorus, SMALL_SCENARIO, temporaryDirectory } from '../support/run.js';
+import { khorus, SMALL_SCENARIO, startKhorus, temporaryDirectory } from '../support/run.js';
 
 const HOST = 'host: { memory: 512M, cmdline: "kho=on kho_scratch=16M,32M,16M" }';
 const ONE = 'drivers: [{ use: netdevsim }]';
@@ -153,5 +153,29 @@ test('wrong usage exits 2 and suggests what was meant; help and version exit 0',
   for (const command of ['run', 'inspect', 'verify', 'time', 'blame']) {
     const help = await khorus([command, '--help']);
     expect([command, help.code, help.stdout.includes('Examples:')]).toEqual([command, 0, true]);
+  }
+});
+
+test('SIGINT and SIGTERM roll back, leave nothing, and exit 130 and 143', async () => {
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, 'package.json'), '{"type":"module"}');
+    // The driver itself says when it is in its callback, so that the signal comes in the middle of the blackout.
+    const marker = join(directory, 'serializing');
+    writeFileSync(
+      join(directory, 'd.js'),
+      `import { writeFileSync } from 'node:fs';
+       ${driver(`() => { writeFileSync(${JSON.stringify(marker)}, ''); for (;;); }`)}`,
+    );
+    writeFileSync(join(directory, 's.yaml'), `${HOST}\ndrivers: [{ use: ./d.js }]`);
+    const { child, ended } = startKhorus(['run', 's.yaml', '--out', 'out'], { cwd: directory });
+    while (!existsSync(marker)) await new Promise((resolve) => setTimeout(resolve, 20));
+    child.kill(signal);
+    const result = await ended;
+    expect([result.code, result.stderr.includes(signal)]).toEqual([code, true]);
+    expect(readdirSync(directory).sort()).toEqual(['d.js', 'package.json', 's.yaml', 'serializing']);
   }
 });

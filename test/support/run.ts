@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,20 +14,33 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
+interface CommandOptions {
+  readonly cwd?: string;
+  readonly input?: string;
+}
+
 /** Runs the built command in a process of its own. */
-export function khorus(
+export function khorus(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+  return startKhorus(args, options).ended;
+}
+
+/** The same, with the process at hand while it runs. */
+export function startKhorus(
   args: readonly string[],
-  options: { cwd?: string; input?: string } = {},
-): Promise<CommandResult> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      process.execPath,
-      [MAIN, ...args],
-      { cwd: options.cwd ?? ROOT, maxBuffer: 2 ** 26, env: { ...process.env, NO_COLOR: '1' } },
-      (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
-    );
-    child.stdin?.end(options.input ?? '');
+  options: CommandOptions = {},
+): { child: ChildProcess; ended: Promise<CommandResult> } {
+  let finish: (result: CommandResult) => void = () => {};
+  const ended = new Promise<CommandResult>((resolve) => {
+    finish = resolve;
   });
+  const child = execFile(
+    process.execPath,
+    [MAIN, ...args],
+    { cwd: options.cwd ?? ROOT, maxBuffer: 2 ** 26, env: { ...process.env, NO_COLOR: '1' } },
+    (_error, stdout, stderr) => finish({ code: child.exitCode, stdout, stderr }),
+  );
+  child.stdin?.end(options.input ?? '');
+  return { child, ended };
 }
 
 /** A directory of its own for the calling test; removed when it ends. */
