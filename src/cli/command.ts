@@ -21,8 +21,10 @@ interface CommonOptions {
  * after SIGINT and SIGTERM. Writes to the given streams alone.
  */
 export async function runCommand(args: readonly string[], streams: Streams): Promise<number> {
-  streams.stdout.on('error', ignoreClosedPipe);
-  streams.stderr.on('error', ignoreClosedPipe);
+  // Never taken off again: EPIPE comes after the write, when the command itself is over.
+  for (const stream of [streams.stdout, streams.stderr]) {
+    if (!stream.listeners('error').includes(ignoreClosedPipe)) stream.on('error', ignoreClosedPipe);
+  }
   const wanted = { json: args.includes('--json'), verbose: args.includes('-v') || args.includes('--verbose') };
   const interruption = new AbortController();
   const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
@@ -48,8 +50,6 @@ export async function runCommand(args: readonly string[], streams: Streams): Pro
     return exitCodeOf(error);
   } finally {
     for (const remove of signals) remove();
-    streams.stdout.off('error', ignoreClosedPipe);
-    streams.stderr.off('error', ignoreClosedPipe);
   }
 }
 

@@ -16,7 +16,7 @@ export interface BlackoutReport {
   readonly left?: number;
 }
 
-/** From here on a line is in seconds with three decimals; below it is in milliseconds with one. */
+/** Blackouts from here on are told in seconds with three decimals; shorter ones, whatever the budget, in milliseconds with one. */
 const SECONDS_FROM = 10_000;
 
 /** The phases of the blackout that happened, their sum, and what is left of the budget. */
@@ -40,7 +40,7 @@ export function blackoutLine(run: TimedRun): string {
   const report = blackoutReport(run);
   if (report.phases.length === 0) return 'Blackout: none, the run did not get to the freeze';
 
-  const seconds = Math.max(report.total, report.budget ?? 0) >= SECONDS_FROM;
+  const seconds = report.total >= SECONDS_FROM;
   const unit = seconds ? 1 : 0.1;
   const print = (units: number) => (seconds ? `${(units / 1000).toFixed(3)}s` : `${(units / 10).toFixed(1)}ms`);
 

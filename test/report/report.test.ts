@@ -48,6 +48,11 @@ test('a line of more than ten seconds is in seconds as a whole', () => {
   expect(line).toBe('Blackout: freeze 0.001s + serialize 12.000s = 12.001s (budget 0.500s, 11.501s over)');
 });
 
+test('a wide budget does not cost the phases their precision', () => {
+  const line = blackoutLine({ timeline: timelineOf([0.4, 3]), budget: { blackout: 20_000, onOverrun: 'ignore' } });
+  expect(line).toBe('Blackout: freeze 0.4ms + serialize 3.0ms = 3.4ms (budget 20000.0ms, 19996.6ms left)');
+});
+
 test('a phase that did not happen is not in the line', () => {
   expect(blackoutLine({ timeline: timelineOf([]) })).toBe('Blackout: none, the run did not get to the freeze');
   expect(blackoutLine({ timeline: timelineOf([1.5]) })).toBe('Blackout: freeze 1.5ms = 1.5ms');
