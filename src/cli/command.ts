@@ -87,6 +87,9 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .addHelpText('after', example('run', 'run my-host.yaml --mode sequential', 'run --seed 7 --budget 500ms --out out'))
     .action(async (scenario: string | undefined, options: CommonOptions & RunCommandOptions & { budget?: number }) => {
       const { budget, ...rest } = options;
+      if (options.force === true && options.out === undefined) {
+        throw new KhoError('KHO_EINVAL', '--force replaces what --out names; give --out DIR too', { field: 'force' });
+      }
       const overrides = budget === undefined ? rest : { ...rest, blackout: budget };
       exit(await runScenario(scenario, overrides, terminalOf(options), signal));
     });
@@ -196,7 +199,10 @@ function usageExit(error: CommanderError, json: boolean, streams: Streams): numb
   return EXIT_USAGE;
 }
 
-/** `khorus … | head` is no error. */
+/** `khorus … | head` is no error; a full disk behind stdout is one, and nothing more can be printed there. */
 function ignoreClosedPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error;
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(`khorus: the output cannot be written: ${error.message}\n`);
+  process.exitCode = 1;
+  process.exit();
 }
