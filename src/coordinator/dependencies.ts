@@ -37,9 +37,13 @@ export function orderByDependencies(drivers: readonly Dependent[]): number[] {
 function indexOf(name: string, driver: Dependent, byName: ReadonlyMap<string, number>): number {
   const index = byName.get(name);
   if (index !== undefined) return index;
-  const names = [...byName.keys()];
-  const near = closest(name, names);
-  const hint = distance(name, near) <= 3 ? `; did you mean '${near}'?` : '';
+  const near = closest(
+    name,
+    [...byName.keys()].filter((other) => other !== driver.name),
+  );
+  // Three edits may be a misspelling, but not where they leave no letter of the name as it was.
+  const isNear = near !== undefined && distance(name, near) <= Math.min(3, name.length - 1);
+  const hint = isNear ? `; did you mean '${near}'?` : '';
   throw new KhoError('KHO_EINVAL', `'${driver.name}' comes after '${name}', which is not in this run${hint}`, {
     driver: driver.name,
     field: 'after',

@@ -6,7 +6,7 @@
  *         +---------------------------------------------------------------+
  *      0  | header: one cache line (16 words) for each contended word     |
  *         |   [0] MAGIC  [1..6] geometry       written once, before share |
- *         |   [16] ARENA_NEXT                  Atomics.add                |
+ *         |   [16] ARENA_NEXT                  compare-and-swap           |
  *         |   [32] NODE_COUNT                  Atomics.add                |
  *         |   [48] NAME_COUNT                  Atomics.add                |
  *         +---------------------------------------------------------------+

@@ -71,12 +71,13 @@ export class Stage {
     this.#buffer = buffer;
     this.words = new Int32Array(buffer);
     this.bytes = new Uint8Array(buffer);
-    this.geometry = stageGeometry({
+    const parts = stageGeometry({
       shardCount: this.words[HEADER_SHARD_COUNT] as number,
       nameSlots: this.words[HEADER_NAME_SLOTS] as number,
       nodeSlots: this.words[HEADER_NODE_SLOTS] as number,
-      arenaBytes: 0,
+      arenaBytes: 0, // the header has the total instead
     });
+    this.geometry = { ...parts, totalWords: this.words[HEADER_TOTAL_WORDS] as number };
   }
 
   /** Reserves a stage. KHO_ENOMEM if the declared bounds need more than 4 GiB. */
@@ -159,10 +160,16 @@ export class Stage {
   #refill(words: number): void {
     const arenas = words > LARGE_REQUEST_WORDS ? Math.ceil(words / ARENA_WORDS) : 1;
     const size = arenas * ARENA_WORDS;
-    const start = Atomics.add(this.words, HEADER_ARENA_NEXT, size);
-    if (start + size > this.words.length) {
-      Atomics.sub(this.words, HEADER_ARENA_NEXT, size);
-      throw new KhoError('KHO_ENOSPC', `the stage has no arena left for ${words * 4} bytes`, { size: words * 4 });
+    // Not an addition that is taken back when it went too far: between the two, another thread's own taking back could
+    // lower the word below an arena that a third thread was given.
+    let start = Atomics.load(this.words, HEADER_ARENA_NEXT);
+    for (;;) {
+      if (start + size > this.words.length) {
+        throw new KhoError('KHO_ENOSPC', `the stage has no arena left for ${words * 4} bytes`, { size: words * 4 });
+      }
+      const found = Atomics.compareExchange(this.words, HEADER_ARENA_NEXT, start, start + size);
+      if (found === start) break;
+      start = found;
     }
     this.#cursor = start;
     this.#arenaEnd = start + size;

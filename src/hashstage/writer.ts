@@ -121,7 +121,8 @@ export class ShardWriter {
     if (name >= this.#nameStamps.length) this.#growNames(name);
     if (this.#nameStamps[name] === this.#stamp) throw this.#duplicate(node, name);
     let bytes = propertySize(length);
-    if (this.#nameCharged[name] === 0) bytes += this.#stage.nameText(name).length + 1;
+    // Also undefined, for a made-up number such as -1 or 0.5: nameText refuses it (KHO_EINVAL).
+    if (this.#nameCharged[name] !== 1) bytes += this.#stage.nameText(name).length + 1;
     this.#charge(bytes);
     this.#nameCharged[name] = 1;
     if (this.#stage.canExtend(this.#end, words)) this.#stage.allocate(words);

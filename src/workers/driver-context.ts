@@ -28,6 +28,9 @@ import { propertyId, SinkNodeWriter } from './node-writer.js';
 import { Random } from './random.js';
 import type { NodeSink } from './sink.js';
 
+/** No extent allocates a folio of a higher order, and a range in extents below 2^42 bytes has none either. */
+const MAX_FOLIO_ORDER = 30;
+
 /** One shard as its context sees it. `sink` is made when the first node is written. */
 export interface ShardResources {
   readonly extents: ShardExtents;
@@ -201,12 +204,12 @@ class ShardContext implements ShardAccess {
   free(pages: PageRange | Folio): void {
     this.#scope.check('free');
     this.#assertOwn(pages, 'free');
-    for (const object of objectsOf(pages)) {
-      if (this.#tracker.test(object.address, object.order)) {
-        throw new KhoError('KHO_EBUSY', `the pages at ${hex(object.address)} are preserved; unpreserve them first`, {
-          address: object.address,
-        });
-      }
+    const count = 'order' in pages ? 2 ** pages.order : pages.pages;
+    const busy = preservedIn(this.#tracker, pages.address, count);
+    if (busy !== undefined) {
+      throw new KhoError('KHO_EBUSY', `the pages at ${hex(busy)} are preserved; unpreserve them first`, {
+        address: busy,
+      });
     }
     this.#shard.extents.free('order' in pages ? { address: pages.address, pages: 2 ** pages.order } : pages);
   }
@@ -302,6 +305,21 @@ class OwnedMemory implements MemoryWriter {
 /** The objects in which pages are preserved: a folio is one, a range is split to natural orders. */
 function objectsOf(pages: PageRange | Folio): Iterable<Folio> {
   return 'order' in pages ? [pages] : naturalOrders(pages.address, pages.pages);
+}
+
+/**
+ * The first preserved object that shares a page with the range. Pages may be preserved in other pieces than they were
+ * allocated in, so every order counts, up to the objects that hold the whole range: about two tests a page.
+ */
+function preservedIn(tracker: RadixTree, address: PhysicalAddress, pages: number): PhysicalAddress | undefined {
+  const end = address + pages * PAGE_SIZE;
+  for (let order = 0; order <= MAX_FOLIO_ORDER; order++) {
+    const size = PAGE_SIZE * 2 ** order;
+    for (let at = address - (address % size); at < end; at += size) {
+      if (tracker.test(at as PhysicalAddress, order)) return at as PhysicalAddress;
+    }
+  }
+  return undefined;
 }
 
 function covers(extents: ShardExtents, address: PhysicalAddress, pages: number): boolean {

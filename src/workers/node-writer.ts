@@ -121,6 +121,8 @@ function splitU64(name: string | PropertyName, value: bigint | number): void {
     halves[1] = value / 2 ** 32;
     return;
   }
+  // A bigint array would take text and booleans, and throw an error of its own for the rest.
+  if (typeof value !== 'bigint') throw outOfRange(name, value, 64);
   wide[0] = value;
   if (wide[0] !== value) throw outOfRange(name, value, 64);
 }
