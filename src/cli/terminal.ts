@@ -4,7 +4,7 @@ import { KhoError } from '../errors.js';
 /** Where a command writes: results to stdout, everything else to stderr. */
 export interface Streams {
   readonly stdout: Writable & { isTTY?: boolean };
-  readonly stderr: Writable & { isTTY?: boolean };
+  readonly stderr: Writable & { isTTY?: boolean; columns?: number };
 }
 
 /** Exit codes of the command. */
@@ -41,7 +41,9 @@ export class Terminal {
 
   /** True if progress may be shown: on a terminal, and nobody asked for silence. */
   get showsProgress(): boolean {
-    return this.streams.stderr.isTTY === true && !this.quiet && !this.json;
+    const { isTTY, columns = 0 } = this.streams.stderr;
+    // A terminal that says it has no columns (a bare pty) would make the spinner erase lines for ever.
+    return isTTY === true && columns > 0 && !this.quiet && !this.json;
   }
 
   /** A line of the result. */
