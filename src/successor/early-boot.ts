@@ -44,6 +44,7 @@ export interface EarlyBoot {
  */
 export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
   const record = arch.findBootRecord(memory);
+  if (record.damage !== undefined) throw record.damage;
   const root = readRoot(memory, record);
   const scratch = readScratch(memory, record);
   const memblock = new Memblock();
