@@ -16,8 +16,12 @@ import {
   TimelineRecorder,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
-import { hex, ImageMemory } from './memblock/index.js';
+import { after, hex, ImageMemory } from './memblock/index.js';
 import { startSuccessor, verifyImage } from './successor/index.js';
+import { Random } from './workers/index.js';
+
+/** How many bytes of a `reserve_mem` area are made in one step. */
+const FILL_STEP = 2 ** 16;
 
 export interface RunOptions {
   readonly signal?: AbortSignal;
@@ -56,6 +60,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
     if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
   };
   try {
+    fillReservedMemory(host, plan.seed);
     for (const registration of plan.drivers) coordinator.register(registration);
     const done = await coordinator.handover({ ...(signal && { signal }), ...(onProgress && { onProgress }) });
     handover = done;
@@ -92,6 +97,19 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
   } catch (error) {
     await dispose();
     throw error;
+  }
+}
+
+/**
+ * What a kernel's users (a trace buffer, a log) wrote into the `reserve_mem` areas of a simulated host: bytes that depend
+ * on the seed and the area's name alone.
+ */
+function fillReservedMemory({ memory, reserveMem }: Host, seed: number): void {
+  for (const { name, address, size } of reserveMem) {
+    const random = new Random(`${seed}/reserve_mem/${name}`);
+    for (let at = 0; at < size; at += FILL_STEP) {
+      memory.write(after(address, at), random.bytes(Math.min(FILL_STEP, size - at)));
+    }
   }
 }
 

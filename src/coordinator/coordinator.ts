@@ -15,8 +15,10 @@ import { PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
 import {
   type DescribedRegistration,
   DriverHost,
+  type RawPrepared,
   type RenderedBlob,
   type RunDescription,
+  type SnapshotDigests,
   type TaskRunner,
   WorkerPool,
 } from '../workers/index.js';
@@ -26,7 +28,7 @@ import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
-import { buildRegistry, type Registry } from './registry.js';
+import { buildRegistry, type RegisteredDriver, type Registry } from './registry.js';
 import { Reservations } from './reservations.js';
 import { type Phase, TimelineRecorder } from './timeline.js';
 
@@ -196,11 +198,11 @@ class HandoverRun {
   readonly #phases: PhaseRunner;
   /** What each instance's prepare returned. */
   readonly #prepared = new Map<number, unknown>();
-  readonly #digests = new Map<number, string>();
+  readonly #digests = new Map<number, SnapshotDigests>();
   #begun = false;
   #bootRecord: readonly KexecSegment[] = [];
   #subtrees: Subtree[] = [];
-  #rendered: RenderedBlob[] = [];
+  readonly #rendered = new Map<string, RenderedBlob>();
   #rootSize = 0;
 
   constructor(
@@ -298,7 +300,7 @@ class HandoverRun {
         phase: 'snapshot',
         recordAs: 'snapshot',
         order: 'none',
-        onItem: (instance, digest) => this.#digests.set(instance, digest as string),
+        onItem: (instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
       }),
     );
     return new Handover({
@@ -343,7 +345,10 @@ class HandoverRun {
     const finalizer = this.#recorder.step('finalize', 'collect names', () => new Finalizer(this.#stage));
     for (const driver of this.#registry.drivers) {
       const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) continue;
+      if (room === undefined) {
+        this.#addRawBlob(driver);
+        continue;
+      }
       const shards = driver.instances.flatMap((item) => {
         const { firstShard = 0, shardCount = 0 } = this.#registry.instances[item] ?? {};
         return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);
@@ -366,7 +371,10 @@ class HandoverRun {
   async #renderOnWorker(): Promise<void> {
     for (const driver of this.#registry.drivers) {
       const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) continue;
+      if (room === undefined) {
+        this.#addRawBlob(driver);
+        continue;
+      }
       const lane = this.#laneOf(driver.index);
       const answer = await lane.runner.run({
         kind: 'render',
@@ -385,9 +393,18 @@ class HandoverRun {
   }
 
   #addBlob(name: string, address: PhysicalAddress, blob: RenderedBlob): void {
-    this.#rendered.push(blob);
+    this.#rendered.set(name, blob);
     this.#subtrees.push({ name, address, size: blob.size });
     this.#reservations.preserveBlob(address, blob.size);
+  }
+
+  /** A raw blob lies where its driver's prepare put it; the driver has preserved it itself. None without an instance. */
+  #addRawBlob({ name, instances }: RegisteredDriver): void {
+    const [instance] = instances;
+    if (instance === undefined) return;
+    const { blob } = this.#prepared.get(instance) as RawPrepared;
+    this.#rendered.set(name, { size: blob.size, nodes: 0, properties: 0 });
+    this.#subtrees.push({ name, address: blob.address, size: blob.size });
   }
 
   /** The core's own blobs and the root FDT that points to everything. */
@@ -441,10 +458,11 @@ class HandoverRun {
       mode: this.#options.mode,
       seed: this.#options.seed,
       epoch,
-      drivers: this.#registry.drivers.map(({ name, compatible, hosted, module }) => ({
+      drivers: this.#registry.drivers.map(({ name, compatible, hosted, blob, module }) => ({
         name,
         compatible,
         hosted,
+        blob,
         module,
       })),
       instances: this.#registry.instances,

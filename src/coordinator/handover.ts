@@ -7,6 +7,7 @@ import type { KexecSegment } from '../arch/index.js';
 import { FdtReader } from '../fdt/index.js';
 import {
   after,
+  alignDown,
   hex,
   PAGE_SIZE,
   type PhysicalAddress,
@@ -15,7 +16,7 @@ import {
   writeImage,
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
-import type { DriverModule, RenderedBlob } from '../workers/index.js';
+import type { DriverModule, RenderedBlob, SnapshotDigests } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
@@ -30,10 +31,11 @@ interface HandoverParts {
   readonly reservations: Reservations;
   readonly bootRecord: readonly KexecSegment[];
   readonly subtrees: readonly Subtree[];
-  readonly rendered: readonly RenderedBlob[];
+  /** By driver's name. */
+  readonly rendered: ReadonlyMap<string, RenderedBlob>;
   readonly rootSize: number;
-  /** By instance: SHA-256 of the snapshot of its frozen state. */
-  readonly digests: ReadonlyMap<number, string>;
+  /** By instance: digests of its frozen state. */
+  readonly digests: ReadonlyMap<number, SnapshotDigests>;
   readonly recorder: TimelineRecorder;
 }
 
@@ -123,7 +125,12 @@ export class Handover implements Disposable {
         ...host.options,
         ranges: host.memory.ranges.map(({ base, size, nid }) => ({ base, size, nid })),
         scratch: host.scratch.areas.map(({ address, size }) => ({ address, size })),
-        reserveMem: host.reserveMem.map(({ name, address, size }) => ({ name, address, size })),
+        reserveMem: host.reserveMem.map(({ name, address, size }) => ({
+          name,
+          address,
+          size,
+          sha256: sha256(host.memory.read(address, alignDown(size, PAGE_SIZE))),
+        })),
       },
       profile: plan.profile,
       mode: plan.mode,
@@ -140,8 +147,8 @@ export class Handover implements Disposable {
           module: driver.module,
           instances: driver.instances.length,
           shards,
-          nodes: rendered[driver.index]?.nodes ?? 0,
-          properties: rendered[driver.index]?.properties ?? 0,
+          nodes: rendered.get(driver.name)?.nodes ?? 0,
+          properties: rendered.get(driver.name)?.properties ?? 0,
           blob: { address: blob?.address ?? 0, size: blob?.size ?? 0 },
           pageBytes: pageBytes.get(driver.name) ?? 0,
         };
@@ -163,18 +170,19 @@ export class Handover implements Disposable {
     this.#parts.reservations.release();
   }
 
-  #instanceRecords(digests: ReadonlyMap<number, string>): RunRecord['instances'] {
+  #instanceRecords(digests: ReadonlyMap<number, SnapshotDigests>): RunRecord['instances'] {
     const { registry } = this.#parts;
     const offsets = new Map<string, number>();
     for (const driver of registry.drivers) {
-      const blob = this.blob(driver.name);
+      const blob = driver.blob === 'raw' ? undefined : this.blob(driver.name);
       if (blob === undefined) continue;
       for (const node of FdtReader.open(blob).root.children()) offsets.set(`${driver.name}/${node.name}`, node.offset);
     }
     return registry.instances.map((instance, item) => {
       const driver = registry.drivers[instance.driver]?.name ?? '';
       const blobOffset = offsets.get(`${driver}/${instance.name}`) ?? 0;
-      return { driver, name: instance.name, digest: digests.get(item) ?? '', blobOffset };
+      const { state = '', contents } = digests.get(item) ?? {};
+      return { driver, name: instance.name, digest: state, ...(contents && { digests: contents }), blobOffset };
     });
   }
 }

@@ -50,6 +50,8 @@ export interface InstanceRecord {
   readonly name: string;
   /** SHA-256 of the snapshot of its state, taken while it was frozen. */
   readonly digest: string;
+  /** SHA-256 of contents that user space of the next kernel can name, by that name. */
+  readonly digests?: Readonly<Record<string, string>>;
   /** Byte offset of its node in the driver's FDT: tells whose bytes a damaged page of it holds. */
   readonly blobOffset: number;
 }
@@ -99,7 +101,13 @@ export interface RunRecord {
   readonly host: HostOptions & {
     readonly ranges: readonly { readonly base: number; readonly size: number; readonly nid: number }[];
     readonly scratch: readonly { readonly address: number; readonly size: number }[];
-    readonly reserveMem: readonly { readonly name: string; readonly address: number; readonly size: number }[];
+    readonly reserveMem: readonly {
+      readonly name: string;
+      readonly address: number;
+      readonly size: number;
+      /** Of its whole pages at the jump; a part of a page at the end is not preserved. */
+      readonly sha256: string;
+    }[];
   };
   readonly profile: string;
   readonly mode: string;
