@@ -3,6 +3,7 @@ export * from './boot-allocations.js';
 export * from './command-line.js';
 export * from './extent.js';
 export type { FileExtent } from './file-extent.js';
+export * from './folio-index.js';
 export * from './free-ranges.js';
 export * from './hash-table-size.js';
 export * from './image-memory.js';
