@@ -1,6 +1,7 @@
 export * from './address.js';
 export * from './boot-allocations.js';
 export * from './command-line.js';
+export { isElf } from './elf-core.js';
 export * from './extent.js';
 export type { FileExtent } from './file-extent.js';
 export * from './folio-index.js';
@@ -10,6 +11,7 @@ export * from './image-memory.js';
 export type { ByteOrder } from './integer-access.js';
 export * from './kstrtox.js';
 export * from './memblock.js';
+export * from './memory-chunks.js';
 export type { MemoryRange } from './memory-map.js';
 export * from './out-of-memory.js';
 export * from './page-allocator.js';

@@ -7,16 +7,15 @@ import {
   readKhoRoot,
   type ScratchEntry,
 } from '../abi/index.js';
-import type { Architecture, BootRecord } from '../arch/index.js';
+import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
-  alignDown,
   alignUp,
   type Folio,
   FolioIndex,
   hex,
   type ImageMemory,
-  Memblock,
+  type Memblock,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
@@ -49,12 +48,7 @@ export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number)
   if (record.damage !== undefined) throw record.damage;
   const root = readRoot(memory, record);
   const scratch = readScratch(memory, record);
-  const memblock = new Memblock();
-  for (const { base, size, usable } of record.firmware) {
-    if (!usable) continue;
-    const start = alignUp(base, PAGE_SIZE);
-    memblock.add(physicalAddress(start), alignDown(base + size, PAGE_SIZE) - start);
-  }
+  const memblock = usableMemory(record.firmware);
   for (const { address, size } of scratch) {
     if (size === 0) continue;
     if (!memblock.isRegionMemory(address, size)) {

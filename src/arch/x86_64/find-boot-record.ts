@@ -4,6 +4,7 @@ import { FdtReader } from '../../fdt/index.js';
 import {
   after,
   hex,
+  memoryChunksDown,
   PAGE_SIZE,
   PHYS_ADDR_MAX,
   type PhysicalAddress,
@@ -17,8 +18,6 @@ import { decodeKhoData, KHO_DATA_SIZE, type KhoData, SETUP_DATA_HEADER_SIZE, SET
 const GIB = 2 ** 30;
 /** A list of setup_data longer than this is a loop. */
 const MAX_SETUP_DATA = 64;
-/** How much memory is looked at in one step when searching. */
-const SEARCH_STEP = 2 ** 20;
 /**
  * Where the search looks, best place first. Kexec puts boot_params into the first scratch area that has room, which is
  * the low one unless `kho_scratch=` made it too small. The end bounds the time that a search takes in a huge image.
@@ -117,41 +116,15 @@ export function findBootRecord(memory: PhysicalMemory): BootRecord {
 /** Addresses that have the magic numbers of boot_params in their place: nothing else is known of them. */
 export function* bootParamsPlaces(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
   let copies = 0;
-  for (const { start, bytes } of searchChunks(memory)) {
-    for (const at of magicNumbers(bytes).reverse()) {
-      const address = start + at - HEADER_MAGIC;
-      if (address < 0 || address % BOOT_PARAMS_ALIGNMENT !== 0) continue;
-      if (address % PAGE_SIZE !== 0 && copies++ >= MAX_COPIES) continue;
-      yield physicalAddress(address);
-    }
-  }
-}
-
-/** Memory in pieces, in the order of the search; each is valid until the next is asked for. */
-function* searchChunks(memory: PhysicalMemory): Generator<{ start: number; bytes: Buffer }, void> {
-  const room = Buffer.alloc(SEARCH_STEP);
-  for (const window of SEARCH_WINDOWS) {
-    for (const range of [...memory.ranges].reverse()) {
-      if (!range.backed) continue;
-      const low = Math.max(range.base, window.low);
-      for (let top = Math.min(range.base + range.size, window.high); top > low; ) {
-        const start = Math.max(low, top - 1 - ((top - 1) % SEARCH_STEP));
-        const bytes = room.subarray(0, top - start);
-        if (readIfThere(memory, physicalAddress(start), bytes)) yield { start, bytes };
-        top = start;
+  for (const { low, high } of SEARCH_WINDOWS) {
+    for (const { start, bytes } of memoryChunksDown(memory, low, high)) {
+      for (const at of magicNumbers(bytes).reverse()) {
+        const address = start + at - HEADER_MAGIC;
+        if (address < 0 || address % BOOT_PARAMS_ALIGNMENT !== 0) continue;
+        if (address % PAGE_SIZE !== 0 && copies++ >= MAX_COPIES) continue;
+        yield physicalAddress(address);
       }
     }
-  }
-}
-
-/** A memory map may say more than the file holds: what is not there holds no record. */
-function readIfThere(memory: PhysicalMemory, address: PhysicalAddress, into: Uint8Array): boolean {
-  try {
-    memory.readInto(address, into);
-    return true;
-  } catch (error) {
-    if (error instanceof KhoError && error.code === 'KHO_EFAULT') return false;
-    throw error;
   }
 }
 
