@@ -56,8 +56,11 @@ export interface Architecture {
   buildBootRecord(input: BootRecordInput): KexecSegment[];
   /** Finds the boot record in memory: the best of {@link bootRecords}. KHO_EIMAGE if there is none. */
   findBootRecord(memory: PhysicalMemory): BootRecord;
-  /** Every place in memory that is a boot record by its form, best guess first; searched for while it is asked for. */
-  bootRecords(memory: PhysicalMemory): Iterable<FoundBootRecord>;
+  /**
+   * Every place in memory that is a boot record by its form, best guess first; searched for while it is asked for.
+   * With `areas` only those are searched.
+   */
+  bootRecords(memory: PhysicalMemory, areas?: readonly ScratchEntry[]): Iterable<FoundBootRecord>;
   /** Reads the boot record at an address, whatever it leads to. KHO_EIMAGE if there is none. */
   readBootRecord(memory: PhysicalMemory, address: PhysicalAddress): BootRecord;
 }

@@ -1,5 +1,12 @@
-import { decodeKexecMetadata, KEXEC_METADATA_NAME, KHO_V4, ROOT_FDT_SIZE, readKhoRoot } from '../abi/index.js';
-import { type BootRecord, findQemuRamExtents, X86_64 } from '../arch/index.js';
+import {
+  decodeKexecMetadata,
+  decodeScratchArray,
+  KEXEC_METADATA_NAME,
+  KHO_V4,
+  ROOT_FDT_SIZE,
+  readKhoRoot,
+} from '../abi/index.js';
+import { type BootRecord, type FoundBootRecord, findQemuRamExtents, X86_64 } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { FDT_MAGIC, FdtReader } from '../fdt/index.js';
 import {
@@ -89,19 +96,37 @@ export function chooseStart(memory: PhysicalMemory, { bootParams, root }: StartO
   if (bootParams !== undefined) {
     return { start: { record: X86_64.readBootRecord(memory, physicalAddress(bootParams)) }, others: [] };
   }
-  const found = [...X86_64.bootRecords(memory)];
-  const good = found
-    .filter(({ doubt }) => doubt === undefined)
-    .map(({ record }) => ({ record, copy: record.address % PAGE_SIZE !== 0, count: kexecCount(memory, record) }))
-    .sort((a, b) => b.count - a.count || Number(a.copy) - Number(b.copy));
-  const [best, ...rest] = good;
-  if (best !== undefined) return { start: { record: best.record }, others: rest.map(({ record }) => record) };
-  const [doubtful] = found;
+  let doubtful: FoundBootRecord | undefined;
+  let first: BootRecord | undefined;
+  for (const found of X86_64.bootRecords(memory)) {
+    if (found.doubt === undefined) {
+      first = found.record;
+      break;
+    }
+    doubtful ??= found;
+  }
+  if (first !== undefined) {
+    const [best = first, ...others] = recordsBeside(memory, first);
+    return { start: { record: best }, others };
+  }
   if (doubtful !== undefined) {
     const { record, doubt } = doubtful;
     return { start: { record }, others: [], ...(doubt === undefined ? {} : { doubt }) };
   }
   throw noHandover(memory);
+}
+
+/**
+ * A record that looks real and all others of its host, the newest first, pages before copies. They lie in the same scratch
+ * areas, which every kernel of a chain hands on.
+ */
+function recordsBeside(memory: PhysicalMemory, first: BootRecord): BootRecord[] {
+  const areas = decodeScratchArray(memory.read(first.scratchArray, first.scratchArraySize));
+  return [...X86_64.bootRecords(memory, areas)]
+    .filter(({ doubt }) => doubt === undefined)
+    .map(({ record }) => ({ record, copy: record.address % PAGE_SIZE !== 0, count: kexecCount(memory, record) }))
+    .sort((a, b) => b.count - a.count || Number(a.copy) - Number(b.copy))
+    .map(({ record }) => record);
 }
 
 /** How many kexecs lie behind a handover; 0 if it does not say. */

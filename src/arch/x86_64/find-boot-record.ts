@@ -1,4 +1,4 @@
-import { decodeScratchArray } from '../../abi/index.js';
+import { decodeScratchArray, type ScratchEntry } from '../../abi/index.js';
 import { KhoError } from '../../errors.js';
 import { FdtReader } from '../../fdt/index.js';
 import {
@@ -15,6 +15,12 @@ import type { BootRecord, FoundBootRecord } from '../architecture.js';
 import { BOOT_FLAG, BOOT_PARAMS_SIZE, decodeBootParams, HEADER_MAGIC, readCommandLine } from './boot-params.js';
 import { decodeKhoData, KHO_DATA_SIZE, type KhoData, SETUP_DATA_HEADER_SIZE, SETUP_KEXEC_KHO } from './setup-data.js';
 
+/** A part of memory to search, downwards. */
+interface SearchWindow {
+  readonly low: number;
+  readonly high: number;
+}
+
 const GIB = 2 ** 30;
 /** A list of setup_data longer than this is a loop. */
 const MAX_SETUP_DATA = 64;
@@ -22,10 +28,10 @@ const MAX_SETUP_DATA = 64;
  * Where the search looks, best place first. Kexec puts boot_params into the first scratch area that has room, which is
  * the low one unless `kho_scratch=` made it too small. The end bounds the time that a search takes in a huge image.
  */
-const SEARCH_WINDOWS = [
+const SEARCH_WINDOWS: readonly SearchWindow[] = [
   { low: 0, high: 4 * GIB },
   { low: 4 * GIB, high: 64 * GIB },
-] as const;
+];
 /** The alignment of any boot_params: the kernel's variable has it too, kexec's segments are whole pages. */
 const BOOT_PARAMS_ALIGNMENT = 16;
 /** So many places that are no page are looked at: memory made of nothing but magic numbers must not take for ever. */
@@ -77,10 +83,14 @@ export function readBootRecord(memory: PhysicalMemory, address: PhysicalAddress)
  * A kernel is handed boot_params in a register, which a memory image does not hold, so they are searched for. A real
  * kernel's memory has several copies, most of them of no meaning: the one that it was booted with itself, its own
  * variable, what kexec_file_load() prepared elsewhere. Only those are yielded that lead to a kho_data; those whose root
- * FDT or scratch array do not look real come with a `doubt`.
+ * FDT or scratch array do not look real come with a `doubt`. With `areas` only those are searched.
  */
-export function* bootRecords(memory: PhysicalMemory): Generator<FoundBootRecord, void> {
-  for (const address of bootParamsPlaces(memory)) {
+export function* bootRecords(
+  memory: PhysicalMemory,
+  areas?: readonly ScratchEntry[],
+): Generator<FoundBootRecord, void> {
+  const windows = areas === undefined ? undefined : windowsOf(areas);
+  for (const address of bootParamsPlaces(memory, windows)) {
     let record: BootRecord;
     try {
       record = readBootRecord(memory, address);
@@ -114,9 +124,12 @@ export function findBootRecord(memory: PhysicalMemory): BootRecord {
 }
 
 /** Addresses that have the magic numbers of boot_params in their place: nothing else is known of them. */
-export function* bootParamsPlaces(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
+export function* bootParamsPlaces(
+  memory: PhysicalMemory,
+  windows: readonly SearchWindow[] = SEARCH_WINDOWS,
+): Generator<PhysicalAddress, void> {
   let copies = 0;
-  for (const { low, high } of SEARCH_WINDOWS) {
+  for (const { low, high } of windows) {
     for (const { start, bytes } of memoryChunksDown(memory, low, high)) {
       for (const at of magicNumbers(bytes).reverse()) {
         const address = start + at - HEADER_MAGIC;
@@ -126,6 +139,17 @@ export function* bootParamsPlaces(memory: PhysicalMemory): Generator<PhysicalAdd
       }
     }
   }
+}
+
+/** Areas as windows, highest first, each byte once: a damaged scratch array may name the same memory a thousand times. */
+function windowsOf(areas: readonly ScratchEntry[]): SearchWindow[] {
+  const windows: { low: number; high: number }[] = [];
+  for (const { address, size } of [...areas].sort((a, b) => a.address - b.address)) {
+    const last = windows.at(-1);
+    if (last !== undefined && address <= last.high) last.high = Math.max(last.high, address + size);
+    else windows.push({ low: address, high: address + size });
+  }
+  return windows.reverse();
 }
 
 /** Offsets of "HdrS" behind a boot flag. One search for a text is far quicker than a look at every page. */

@@ -1,10 +1,4 @@
-import {
-  type FileExtent,
-  type ImageMemory,
-  PAGE_SIZE,
-  type PhysicalMemory,
-  physicalAddress,
-} from '../../memblock/index.js';
+import { type FileExtent, type ImageMemory, PAGE_SIZE, physicalAddress } from '../../memblock/index.js';
 import type { FirmwareRange } from '../architecture.js';
 import { BOOT_PARAMS_SIZE, decodeBootParams } from './boot-params.js';
 import { bootParamsPlaces } from './find-boot-record.js';
@@ -15,6 +9,8 @@ const HIGH_START = 4 * GIB;
 const FIRMWARE_MAX = 64 * 2 ** 20;
 /** The least memory of which QEMU puts a part above 4 GiB: `q35` keeps 2 GiB below it. */
 const SPLIT_FROM = 2 * GIB;
+/** Every map begins with some of the first MiB. */
+const FIRST_MEMORY_END = 2 ** 20;
 
 /**
  * The RAM file of a QEMU machine of PC type holds memory without the hole below 4 GiB: first the memory below it (3 GiB
@@ -49,22 +45,21 @@ export function qemuRamExtents(firmware: readonly FirmwareRange[], fileSize: num
 
 /**
  * The same for an image that nobody knows anything of: by the first boot_params in it, current or stale, whose memory
- * map fits the file. They lie in low memory, where both readings agree.
+ * map is one. They lie in low memory, where both readings agree.
  */
 export function findQemuRamExtents(image: ImageMemory): FileExtent[] | undefined {
   if (image.format !== 'flat' || image.fileSize < SPLIT_FROM) return undefined;
   for (const address of bootParamsPlaces(image)) {
     const firmware = firmwareMapAt(image, address);
-    const extents = firmware === undefined ? undefined : qemuRamExtents(firmware, image.fileSize);
-    if (extents !== undefined) return extents;
+    if (firmware !== undefined) return qemuRamExtents(firmware, image.fileSize);
   }
   return undefined;
 }
 
-function firmwareMapAt(memory: PhysicalMemory, address: number): readonly FirmwareRange[] | undefined {
-  const page = new Uint8Array(BOOT_PARAMS_SIZE);
-  const end = memory.ranges.at(-1);
-  if (end === undefined || address + BOOT_PARAMS_SIZE > end.base + end.size) return undefined;
-  memory.readInto(physicalAddress(address), page);
-  return decodeBootParams(page)?.firmware;
+/** The memory map in the boot_params at an address, if it is what firmware tells: memory from 0 on, nothing empty. */
+function firmwareMapAt(image: ImageMemory, address: number): readonly FirmwareRange[] | undefined {
+  if (address + BOOT_PARAMS_SIZE > image.fileSize) return undefined;
+  const firmware = decodeBootParams(image.read(physicalAddress(address), BOOT_PARAMS_SIZE))?.firmware;
+  if (firmware === undefined || firmware.some(({ size }) => size === 0)) return undefined;
+  return firmware.some(({ base, usable }) => usable && base < FIRST_MEMORY_END) ? firmware : undefined;
 }
