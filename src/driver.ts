@@ -24,9 +24,11 @@ export {
   type OptionsParser,
   type PrepareContext,
   type PropertyName,
+  type RawPrepared,
   type RestoreContext,
   type SerializeContext,
   type ShardAccess,
   type ShardSpec,
+  type SubBlob,
 } from './workers/driver.js';
 export { Random } from './workers/random.js';

@@ -3,10 +3,11 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { Subtree } from '../abi/index.js';
-import type { KexecSegment } from '../arch/index.js';
+import type { KexecImage } from '../arch/index.js';
 import { FdtReader } from '../fdt/index.js';
 import {
   after,
+  alignDown,
   hex,
   PAGE_SIZE,
   type PhysicalAddress,
@@ -15,25 +16,27 @@ import {
   writeImage,
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
-import type { DriverModule, RenderedBlob } from '../workers/index.js';
+import type { DriverModule, RenderedBlob, SnapshotDigests } from '../workers/index.js';
 import type { Host } from './host.js';
+import type { KexecPlan } from './kexec-files.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
-import { type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
+import { type KexecRecord, type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
 import type { TimelineRecorder } from './timeline.js';
 
 interface HandoverParts {
   readonly host: Host;
-  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget'>;
+  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget' | 'kexec'>;
   readonly registry: Registry;
   readonly reservations: Reservations;
-  readonly bootRecord: readonly KexecSegment[];
+  readonly kexec: KexecImage;
   readonly subtrees: readonly Subtree[];
-  readonly rendered: readonly RenderedBlob[];
+  /** By driver's name. */
+  readonly rendered: ReadonlyMap<string, RenderedBlob>;
   readonly rootSize: number;
-  /** By instance: SHA-256 of the snapshot of its frozen state. */
-  readonly digests: ReadonlyMap<number, string>;
+  /** By instance: digests of its frozen state. */
+  readonly digests: ReadonlyMap<number, SnapshotDigests>;
   readonly recorder: TimelineRecorder;
 }
 
@@ -64,20 +67,25 @@ export class Handover implements Disposable {
   }
 
   /**
-   * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the boot record.
+   * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the kexec segments.
    * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
    */
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
-    const { host, reservations, bootRecord } = this.#parts;
+    const { host, reservations, kexec } = this.#parts;
     const ranges = [
       ...this.ranges().map(({ address, order }) => ({
         base: address as PhysicalAddress,
         size: 2 ** order * PAGE_SIZE,
       })),
       ...reservations.tracker.pages().map((base) => ({ base, size: PAGE_SIZE })),
-      ...bootRecord.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
+      ...kexec.segments.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
     ];
     await writeImage(host.memory, file, { ranges, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  /** The boot ROM that starts the kernel which was loaded; undefined without one. */
+  get bootRom(): Uint8Array | undefined {
+    return this.#parts.kexec.start?.rom;
   }
 
   /** Writes what debugfs shows of an outgoing handover, under its names, below `directory`. */
@@ -107,7 +115,7 @@ export class Handover implements Disposable {
 
   /** run.json, without a successor's part. */
   record(): RunRecord {
-    const { host, plan, registry, reservations, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
+    const { host, plan, registry, reservations, kexec, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
     const ranges = this.ranges();
     const pageBytes = new Map<string, number>();
     for (const { owner, order } of ranges) {
@@ -123,13 +131,19 @@ export class Handover implements Disposable {
         ...host.options,
         ranges: host.memory.ranges.map(({ base, size, nid }) => ({ base, size, nid })),
         scratch: host.scratch.areas.map(({ address, size }) => ({ address, size })),
-        reserveMem: host.reserveMem.map(({ name, address, size }) => ({ name, address, size })),
+        reserveMem: host.reserveMem.map(({ name, address, size }) => ({
+          name,
+          address,
+          size,
+          sha256: sha256(host.memory.read(address, alignDown(size, PAGE_SIZE))),
+        })),
       },
       profile: plan.profile,
       mode: plan.mode,
       workers: plan.workers,
       seed: plan.seed,
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
+      ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {
         const blob = subtrees.find(({ name }) => name === driver.name);
         const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
@@ -140,8 +154,8 @@ export class Handover implements Disposable {
           module: driver.module,
           instances: driver.instances.length,
           shards,
-          nodes: rendered[driver.index]?.nodes ?? 0,
-          properties: rendered[driver.index]?.properties ?? 0,
+          nodes: rendered.get(driver.name)?.nodes ?? 0,
+          properties: rendered.get(driver.name)?.properties ?? 0,
           blob: { address: blob?.address ?? 0, size: blob?.size ?? 0 },
           pageBytes: pageBytes.get(driver.name) ?? 0,
         };
@@ -163,18 +177,19 @@ export class Handover implements Disposable {
     this.#parts.reservations.release();
   }
 
-  #instanceRecords(digests: ReadonlyMap<number, string>): RunRecord['instances'] {
+  #instanceRecords(digests: ReadonlyMap<number, SnapshotDigests>): RunRecord['instances'] {
     const { registry } = this.#parts;
     const offsets = new Map<string, number>();
     for (const driver of registry.drivers) {
-      const blob = this.blob(driver.name);
+      const blob = driver.blob === 'raw' ? undefined : this.blob(driver.name);
       if (blob === undefined) continue;
       for (const node of FdtReader.open(blob).root.children()) offsets.set(`${driver.name}/${node.name}`, node.offset);
     }
     return registry.instances.map((instance, item) => {
       const driver = registry.drivers[instance.driver]?.name ?? '';
       const blobOffset = offsets.get(`${driver}/${instance.name}`) ?? 0;
-      return { driver, name: instance.name, digest: digests.get(item) ?? '', blobOffset };
+      const { state = '', contents } = digests.get(item) ?? {};
+      return { driver, name: instance.name, digest: state, ...(contents && { digests: contents }), blobOffset };
     });
   }
 }
@@ -193,6 +208,23 @@ export function digestsOf(
     crcs.writeUInt32LE(crc32(bytes), page * 4);
   }
   return { sha256: hash.digest('hex'), pageCrcs: crcs.toString('base64') };
+}
+
+/** What run.json says of a loaded kernel. */
+export function kexecRecord({ kernel, initrd, commandLine }: KexecPlan, image: KexecImage): KexecRecord {
+  return {
+    kernel,
+    ...(initrd !== undefined && { initrd }),
+    ...(commandLine !== undefined && { commandLine }),
+    version: image.start?.version ?? '',
+    entry: image.start?.entry ?? 0,
+    segments: image.segments.map(({ what, address, bytes, memorySize }) => ({
+      what,
+      address,
+      size: bytes.length,
+      memorySize,
+    })),
+  };
 }
 
 function sha256(bytes: Uint8Array): string {

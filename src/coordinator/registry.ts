@@ -53,7 +53,7 @@ export function buildRegistry(
   for (const [position, registration] of registrations.entries()) {
     const description = described[position];
     if (description === undefined) continue;
-    const { name, compatible, hosted } = description;
+    const { name, compatible, hosted, blob } = description;
     let driver = drivers.find((candidate) => candidate.name === name);
     if (driver === undefined) {
       const same = drivers.find((candidate) => candidate.compatible === compatible);
@@ -61,7 +61,7 @@ export function buildRegistry(
         throw new KhoError('KHO_EEXIST', `drivers '${same.name}' and '${name}' are both compatible '${compatible}'`);
       }
       const { module, priority } = registration;
-      driver = { index: drivers.length, name, compatible, hosted, module, priority, after: [], instances: [] };
+      driver = { index: drivers.length, name, compatible, hosted, blob, module, priority, after: [], instances: [] };
       drivers.push(driver);
     } else if (driver.module.url !== registration.module.url) {
       const modules = `${driver.module.origin} and ${registration.module.origin}`;
@@ -72,7 +72,7 @@ export function buildRegistry(
       checkInstanceName(name, instance.name);
       driver.instances.push(instances.length);
       for (const { pages = 0, maxBytes = DEFAULT_MAX_BYTES } of instance.shards) {
-        shards.push({ instance: instances.length, pages, maxBytes });
+        shards.push({ instance: instances.length, pages, maxBytes: blob === 'raw' ? 0 : maxBytes });
       }
       instances.push({
         driver: driver.index,

@@ -38,7 +38,8 @@ export interface BlobRoom {
  */
 export class Reservations {
   readonly extents: ExtentTable;
-  readonly blobs: readonly BlobRoom[];
+  /** By driver; undefined for one with a raw blob, which lies in its own pages. */
+  readonly blobs: readonly (BlobRoom | undefined)[];
   readonly root: PhysicalAddress;
   /** Pages of the core's blobs by name. */
   readonly core: ReadonlyMap<string, PhysicalAddress>;
@@ -52,7 +53,9 @@ export class Reservations {
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
-      this.blobs = registry.drivers.map((driver) => this.#reserveBlob(driver, registry));
+      this.blobs = registry.drivers.map((driver) =>
+        driver.blob === 'raw' ? undefined : this.#reserveBlob(driver, registry),
+      );
       this.root = this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' });
       this.core = new Map(
         CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const),

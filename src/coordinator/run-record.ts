@@ -50,6 +50,8 @@ export interface InstanceRecord {
   readonly name: string;
   /** SHA-256 of the snapshot of its state, taken while it was frozen. */
   readonly digest: string;
+  /** SHA-256 of contents that user space of the next kernel can name, by that name. */
+  readonly digests?: Readonly<Record<string, string>>;
   /** Byte offset of its node in the driver's FDT: tells whose bytes a damaged page of it holds. */
   readonly blobOffset: number;
 }
@@ -90,6 +92,26 @@ export interface SuccessorReport {
   readonly timeline: Timeline;
 }
 
+/** A kernel that was loaded for the jump, and where its segments lie. */
+export interface KexecRecord {
+  /** Files as they were named. */
+  readonly kernel: string;
+  readonly initrd?: string;
+  readonly commandLine?: string;
+  /** The kernel's own version text. */
+  readonly version: string;
+  /** Physical address of its entry point. */
+  readonly entry: number;
+  readonly segments: readonly {
+    readonly what: string;
+    readonly address: number;
+    /** Bytes that were loaded. */
+    readonly size: number;
+    /** Bytes of memory that are the segment's. */
+    readonly memorySize: number;
+  }[];
+}
+
 /** run.json: everything about a run that is not handed over itself. Times, thread ids and dates live only here. */
 export interface RunRecord {
   readonly schemaVersion: typeof RUN_RECORD_VERSION;
@@ -99,13 +121,21 @@ export interface RunRecord {
   readonly host: HostOptions & {
     readonly ranges: readonly { readonly base: number; readonly size: number; readonly nid: number }[];
     readonly scratch: readonly { readonly address: number; readonly size: number }[];
-    readonly reserveMem: readonly { readonly name: string; readonly address: number; readonly size: number }[];
+    readonly reserveMem: readonly {
+      readonly name: string;
+      readonly address: number;
+      readonly size: number;
+      /** Of its whole pages at the jump; a part of a page at the end is not preserved. */
+      readonly sha256: string;
+    }[];
   };
   readonly profile: string;
   readonly mode: string;
   readonly workers: number;
   readonly seed: number;
   readonly budget?: Budget;
+  /** Absent unless a kernel was loaded. */
+  readonly kexec?: KexecRecord;
   readonly drivers: readonly DriverRecord[];
   readonly instances: readonly InstanceRecord[];
   readonly root: { readonly address: number; readonly size: number };

@@ -35,7 +35,8 @@ const CPUS = 2;
 
 interface Restoration {
   readonly driver: Driver;
-  readonly node: FdtNode;
+  /** Absent for a raw blob. */
+  readonly node?: FdtNode;
   readonly blob: Subtree;
 }
 
@@ -71,17 +72,19 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
         }
       }
       for (const { driver, node, blob } of work) {
-        const context = new DriverRestoreContext(driver.name, node, memory, boot.preserved);
+        const { address, size } = blob;
+        const context = new DriverRestoreContext(driver.name, { address, size }, node, memory, boot.preserved);
+        const { instance } = context;
         const start = recorder.now();
         try {
           const state = await driver.restore(context);
-          states.push({ driver, instance: node.name, state });
+          states.push({ driver, instance, state });
         } catch (error) {
-          failures.push(failure(error, { driver: driver.name, instance: node.name, address: blob.address }));
+          failures.push(failure(error, { driver: driver.name, instance, address }));
         } finally {
           context.close();
           const thread = recorder.thread({ role: 'successor', threadId: 0 });
-          const span = { phase: 'restore', driver: driver.name, instance: node.name, thread } as const;
+          const span = { phase: 'restore', driver: driver.name, instance, thread } as const;
           recorder.add({ ...span, queued: start, start, end: recorder.now() });
         }
       }
@@ -125,11 +128,16 @@ function revive({ record, memblock, preserved }: EarlyBoot, blob: Uint8Array) {
   return reserved.map(({ name, address, size }) => ({ name, address, size }));
 }
 
-/** The instances of a driver's FDT with the driver that knows its format. KHO_ENOENT if none does. */
+/**
+ * The instances of a driver's sub-blob with the driver that knows its format: a raw one by the name of the sub-blob, an
+ * FDT by its compatible. KHO_ENOENT if none does.
+ */
 function instancesOf(blob: Subtree, bytes: Uint8Array, drivers: readonly Driver[]): Restoration[] {
+  const raw = drivers.find((candidate) => candidate.blob === 'raw' && candidate.name === blob.name);
+  if (raw !== undefined) return [{ driver: raw, blob }];
   const { root } = FdtReader.open(bytes);
   const compatible = root.property('compatible')?.string() ?? '';
-  const driver = drivers.find((candidate) => candidate.compatible === compatible);
+  const driver = drivers.find((candidate) => candidate.blob !== 'raw' && candidate.compatible === compatible);
   if (driver === undefined) {
     throw new KhoError('KHO_ENOENT', `no driver here is compatible with '${compatible}' (subtree '${blob.name}')`);
   }

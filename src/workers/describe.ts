@@ -24,19 +24,33 @@ export async function describeRegistrations({ registrations }: DescribeTask): Pr
 }
 
 function describeRegistration(driver: Driver, raw: unknown, first: number, count: number): DescribedRegistration {
+  const { blob = 'fdt' } = driver;
+  if (blob === 'raw' && first + count > 1) {
+    throw new KhoError(
+      'KHO_EINVAL',
+      `'${driver.name}' hands over one raw blob, so there can be only one instance of it`,
+      {
+        driver: driver.name,
+        field: 'count',
+      },
+    );
+  }
   const options = parseOptions(driver, raw);
   const shards = call(driver, 'shards', () => driver.shards?.(options) ?? [{}]);
   checkShards(driver.name, shards);
   const instances = Array.from({ length: count }, (_, offset) => {
     const index = first + offset;
-    const name = call(driver, 'instanceName', () => driver.instanceName?.(options, index) ?? `${driver.name}${index}`);
+    const name =
+      blob === 'raw'
+        ? driver.name
+        : call(driver, 'instanceName', () => driver.instanceName?.(options, index) ?? `${driver.name}${index}`);
     return {
       name,
       index,
       shards: shards.map(({ pages = 0, maxBytes }) => ({ pages, ...(maxBytes ? { maxBytes } : {}) })),
     };
   });
-  return { name: driver.name, compatible: driver.compatible, hosted: driver.hosted === true, instances };
+  return { name: driver.name, compatible: driver.compatible, hosted: driver.hosted === true, blob, instances };
 }
 
 function parseOptions(driver: Driver, raw: unknown): unknown {

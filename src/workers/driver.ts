@@ -121,11 +121,26 @@ export interface CancelContext<Options, State, Prepared> extends InstanceContext
   unpreserve(pages: PageRange | Folio): void;
 }
 
+/** Bytes in memory that the root FDT points to under a driver's name: `preserved-data` and `blob-size`. */
+export interface SubBlob {
+  /** First byte, a multiple of the page size. */
+  readonly address: PhysicalAddress;
+  /** Bytes, at least 1. */
+  readonly size: number;
+}
+
+/** What `prepare` of a driver with a raw blob returns, beside whatever else the driver needs later. */
+export interface RawPrepared {
+  readonly blob: SubBlob;
+}
+
 /** The successor's side: no options and no seed, only what was handed over. */
 export interface RestoreContext {
   readonly driver: string;
   readonly instance: string;
-  /** The instance's node in the driver's FDT. */
+  /** The driver's sub-blob. Its own pages are given back by the core; the driver settles everything else. */
+  readonly blob: SubBlob;
+  /** The instance's node in the driver's FDT. KHO_EPERM for a driver with a raw blob. */
   readonly node: FdtNode;
   readonly memory: MemoryReader;
   /** Takes over preserved memory. KHO_ENOENT unless exactly this was preserved, KHO_EBUSY if it was claimed before. */
@@ -161,6 +176,13 @@ export interface Driver<Options = unknown, State = unknown, Prepared = unknown> 
   readonly compatible: string;
   /** True if the state lives: see above. */
   readonly hosted?: boolean;
+  /**
+   * `fdt` (the default): the nodes that shards write become an FDT. `raw`: bytes of the driver's own format in pages that
+   * it allocates, preserves and fills itself, as every kho_add_subtree() may have since kho-v3. Such a driver has one
+   * instance, named as the driver; its `prepare` returns a {@link RawPrepared}; calls on nodes are KHO_EPERM. The
+   * successor finds it by the driver's name, for raw bytes have no `compatible` in a known place.
+   */
+  readonly blob?: 'fdt' | 'raw';
   /** Checks and completes the options of an instance; without it they are passed as they are. */
   readonly options?: OptionsParser<Options>;
   /** The name of the instance's node; default is the driver's name and the index. */
@@ -181,6 +203,11 @@ export interface Driver<Options = unknown, State = unknown, Prepared = unknown> 
   restore(ctx: RestoreContext): State | Promise<State>;
   /** What of the state must survive, as plain data: its digest is compared on both sides. */
   snapshot(state: State): unknown;
+  /**
+   * SHA-256 (64 hexadecimal digits) of contents that user space of the next kernel can name, by that name. They stand in
+   * run.json; `khorus kexec` compares them with what a guest found.
+   */
+  digests?(state: State): Readonly<Record<string, string>>;
   /** In the successor, after every driver restored. */
   finish?(ctx: FinishContext<State>): void | Promise<void>;
 }
@@ -233,9 +260,15 @@ export function assertDriver(value: unknown, origin: string): asserts value is D
   for (const required of ['create', 'serialize', 'restore', 'snapshot']) {
     if (typeof driver[required] !== 'function') bad(`driver '${name}' has no ${required}() callback`);
   }
-  for (const optional of ['instanceName', 'shards', 'prepare', 'freeze', 'cancel', 'finish']) {
+  for (const optional of ['instanceName', 'shards', 'prepare', 'freeze', 'cancel', 'digests', 'finish']) {
     const callback = driver[optional];
     if (callback !== undefined && typeof callback !== 'function')
       bad(`driver '${name}': ${optional} is not a function`);
+  }
+  if (driver.blob !== undefined && driver.blob !== 'fdt' && driver.blob !== 'raw') {
+    bad(`driver '${name}': blob is '${String(driver.blob)}', expected 'fdt' or 'raw'`);
+  }
+  if (driver.blob === 'raw' && typeof driver.prepare !== 'function') {
+    bad(`driver '${name}' has a raw blob but no prepare() callback that returns { blob: { address, size } }`);
   }
 }

@@ -14,6 +14,7 @@ export interface DriverDescription {
   readonly name: string;
   readonly compatible: string;
   readonly hosted: boolean;
+  readonly blob: 'fdt' | 'raw';
   readonly module: DriverModule;
 }
 

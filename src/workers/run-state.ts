@@ -1,9 +1,9 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { Stage } from '../hashstage/index.js';
-import { ExtentTable, RadixTree, SharedPhysicalMemory } from '../memblock/index.js';
+import { ExtentTable, PAGE_SIZE, RadixTree, SharedPhysicalMemory } from '../memblock/index.js';
 import { CallbackScope } from './callback-scope.js';
-import { DEFAULT_MAX_BYTES, type Driver } from './driver.js';
+import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
 import { renderShardTrees } from './render-tree.js';
@@ -11,7 +11,7 @@ import type { InstanceDescription, RunDescription } from './run-description.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
-import type { CallbackTask, RenderedBlob, RenderTask, TaskAnswer } from './task.js';
+import type { CallbackTask, RenderedBlob, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
 import { PropertyNames, TreeSink } from './tree-sink.js';
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
@@ -103,15 +103,21 @@ export class RunState {
       case 'create':
         this.#live.set(item, this.#create(this.#instance(item)));
         return undefined;
-      case 'snapshot': {
-        const instance = this.#instance(item);
-        return stateDigest(this.#driver(instance).snapshot(this.#state(item, instance)));
-      }
+      case 'snapshot':
+        return this.#snapshot(item);
       case 'serialize':
         return this.#serialize(item, prepared);
       default:
         return this.#lifecycle(phase, item, prepared);
     }
+  }
+
+  #snapshot(item: number): SnapshotDigests {
+    const instance = this.#instance(item);
+    const driver = this.#driver(instance);
+    const state = this.#state(item, instance);
+    const contents = driver.digests?.(state);
+    return { state: stateDigest(driver.snapshot(state)), ...(contents && { contents }) };
   }
 
   async #lifecycle(phase: 'prepare' | 'freeze' | 'cancel', item: number, prepared: unknown): Promise<unknown> {
@@ -121,7 +127,9 @@ export class RunState {
     const scope = new CallbackScope(phase, this.#checkedNames);
     try {
       const context = this.#context(scope, item, instance, prepared, 0);
-      return await callback.call(this.#driver(instance), context);
+      const result = await callback.call(this.#driver(instance), context);
+      if (phase === 'prepare' && this.#driver(instance).blob === 'raw') assertRawPrepared(result);
+      return result;
     } finally {
       scope.close();
     }
@@ -135,7 +143,7 @@ export class RunState {
     try {
       const context = this.#context(scope, item, instance, prepared, index);
       // Every shard has its instance's node, even if the callback writes nothing.
-      void context.root;
+      if (this.#driver(instance).blob !== 'raw') void context.root;
       const result: unknown = this.#driver(instance).serialize(context, index);
       if (isThenable(result)) {
         result.then(undefined, () => {}); // its outcome comes too late to matter, and must not end the worker
@@ -181,6 +189,11 @@ export class RunState {
   }
 
   #sink(shard: number, instance: InstanceDescription): NodeSink {
+    if (this.#driver(instance).blob === 'raw') {
+      throw new KhoError('KHO_EPERM', 'a driver with a raw blob has no nodes: write its bytes with memory.write', {
+        call: 'node',
+      });
+    }
     const { maxBytes } = this.#shard(shard);
     if (this.description.mode === 'hash') {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
@@ -246,6 +259,19 @@ export class RunState {
       ...(shard === undefined ? {} : { shard: shard - instance.firstShard }),
     };
   }
+}
+
+/** KHO_EINVAL unless it says where the raw blob is. */
+function assertRawPrepared(result: unknown): asserts result is RawPrepared {
+  const blob = typeof result === 'object' && result !== null && 'blob' in result ? result.blob : undefined;
+  const { address, size } = (typeof blob === 'object' && blob !== null ? blob : {}) as Partial<SubBlob>;
+  const isPage = typeof address === 'number' && Number.isSafeInteger(address) && address % PAGE_SIZE === 0;
+  if (isPage && typeof size === 'number' && Number.isSafeInteger(size) && size > 0) return;
+  throw new KhoError(
+    'KHO_EINVAL',
+    'prepare of a driver with a raw blob must return { blob: { address, size } }: the address of a page, and bytes',
+    { call: 'prepare' },
+  );
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -23,6 +23,7 @@ export interface DescribedRegistration {
   readonly name: string;
   readonly compatible: string;
   readonly hosted: boolean;
+  readonly blob: 'fdt' | 'raw';
   readonly instances: readonly {
     readonly name: string;
     readonly index: number;
@@ -67,10 +68,18 @@ export interface TaskAnswer {
   readonly attached: boolean;
   /** Start and end of each item that ran, in milliseconds since the run's epoch. */
   readonly spans: Float64Array;
-  /** What each item returned: `prepared`, a digest, a {@link RenderedBlob}. */
+  /** What each item returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedBlob}. */
   readonly values: readonly unknown[];
   /** The item that failed (its position in `items`), after which the rest was not tried. */
   readonly failure?: { readonly position: number; readonly error: SerializedKhoError };
+}
+
+/** What `snapshot` of an instance came to. */
+export interface SnapshotDigests {
+  /** SHA-256 of the snapshot. */
+  readonly state: string;
+  /** What the driver's `digests` says, if it has one. */
+  readonly contents?: Readonly<Record<string, string>>;
 }
 
 /** What a finished FDT came to. */
