@@ -1,7 +1,7 @@
 import { join } from 'node:path';
+import { readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { findingLines, type InspectReport, inspectBytes, inspectLines, inspectPath } from '../inspect/index.js';
-import { readRecord } from '../run.js';
 import { readStdin } from './stdin.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 

@@ -1,4 +1,5 @@
 import type { DriverModule, Mode } from '../workers/index.js';
+import type { KexecPlan } from './kexec-files.js';
 
 /** The modelled machine. */
 export interface HostOptions {
@@ -11,6 +12,11 @@ export interface HostOptions {
   readonly cmdline: string;
   /** CPUs; the model of boot-time allocations scales with them. */
   readonly cpus: number;
+  /**
+   * Bytes of the running kernel's image in memory, data and bss included: scratch is scaled by it. 32 MiB unless said, as
+   * a distribution's has.
+   */
+  readonly kernelSize?: number | undefined;
   /** The kernel release that `kexec-metadata` names; at most 64 characters. */
   readonly release: string;
 }
@@ -47,5 +53,7 @@ export interface RunPlan {
   /** What is handed over depends on the scenario and this number alone. */
   readonly seed: number;
   readonly budget?: Budget;
+  /** A kernel to load in prepare; without it only the boot record is made. */
+  readonly kexec?: KexecPlan;
   readonly drivers: readonly DriverRegistration[];
 }

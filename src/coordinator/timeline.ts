@@ -17,6 +17,9 @@ export type Phase =
 /** The phases whose sum is the blackout. */
 export const BLACKOUT_PHASES = ['freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;
 
+/** The steps of prepare in which a kernel is loaded: kexec_file_load(), which must not run in the blackout. */
+export const KEXEC_LOAD_STEPS = ['read the kernel', 'load the kernel'] as const;
+
 /** One callback, or one step of the coordinator's own. Times are milliseconds since the run began. */
 export interface TimelineSpan {
   readonly phase: Phase;
@@ -104,9 +107,23 @@ export class TimelineRecorder {
     try {
       return work();
     } finally {
-      const thread = this.thread({ role: 'main', threadId: 0 });
-      this.#spans.push({ phase, step, thread, queued: start, start, end: this.now() });
+      this.#addStep(phase, step, start);
     }
+  }
+
+  /** The same for a step that waits, such as for a file. */
+  async stepAsync<T>(phase: Phase, step: string, work: () => Promise<T>): Promise<T> {
+    const start = this.now();
+    try {
+      return await work();
+    } finally {
+      this.#addStep(phase, step, start);
+    }
+  }
+
+  #addStep(phase: Phase, step: string, start: number): void {
+    const thread = this.thread({ role: 'main', threadId: 0 });
+    this.#spans.push({ phase, step, thread, queued: start, start, end: this.now() });
   }
 
   /** Adds what another process measured, shifted so that it begins where this clock is at `offset`. */
