@@ -1,7 +1,7 @@
 /** khorus: parallel Kexec HandOver (KHO) serialization. The public API; this file only exports. */
 export * from './coordinator/index.js';
 export { KhoError, type KhoErrorCode, type KhoErrorDetails, type SerializedKhoError } from './errors.js';
-export { type RunOptions, type RunResult, readRecord, runHandover, type VerifyResult, verifyDirectory } from './run.js';
+export { type RunOptions, type RunResult, runHandover, type VerifyResult, verifyDirectory } from './run.js';
 export { restoreImage, type SuccessorInput, startSuccessor } from './successor/index.js';
 export { VERSION } from './version.js';
 export { type DriverModule, type Mode, WorkerPool, type WorkerPoolOptions } from './workers/index.js';

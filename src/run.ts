@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -9,9 +9,9 @@ import {
   type Handover,
   Host,
   type ProgressEvent,
-  RUN_RECORD_VERSION,
   type RunPlan,
   type RunRecord,
+  readRecord,
   type SuccessorReport,
   TimelineRecorder,
 } from './coordinator/index.js';
@@ -38,7 +38,7 @@ export interface RunResult extends AsyncDisposable {
   readonly overBudget: boolean;
   /** Empty if everything was handed over and restored. */
   readonly failures: readonly FailureRecord[];
-  /** Writes `kho/out/`, `ram.img` and `run.json` into a directory that is there and empty. */
+  /** Writes `kho/out/`, `ram.img`, `run.json` and, with a kernel, `boot.rom` into a directory that is there and empty. */
   writeOutput(directory: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
 }
 
@@ -89,6 +89,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       failures,
       async writeOutput(directory, { signal: abort } = {}) {
         await done.writeDebugfs(directory);
+        if (done.bootRom !== undefined) await writeFile(join(directory, 'boot.rom'), done.bootRom);
         await done.writeImage(join(directory, 'ram.img'), abort);
         await writeFile(join(directory, 'run.json'), `${JSON.stringify(final, null, 1)}\n`);
       },
@@ -184,31 +185,6 @@ async function trySuccessor(
     signal?.throwIfAborted();
     return KhoError.from(thrown);
   }
-}
-
-/** run.json of a directory, or undefined if there is none. KHO_EINVAL if it is something else. */
-export async function readRecord(file: string): Promise<RunRecord | undefined> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw new KhoError('KHO_EIO', `${file} cannot be read`, { file }, { cause: error });
-  }
-  try {
-    const value: unknown = JSON.parse(text);
-    if (
-      typeof value === 'object' &&
-      value !== null &&
-      'schemaVersion' in value &&
-      value.schemaVersion === RUN_RECORD_VERSION
-    ) {
-      return value as RunRecord;
-    }
-  } catch {
-    // falls through: neither JSON nor ours
-  }
-  throw new KhoError('KHO_EINVAL', `${file} is not a run.json of schemaVersion ${RUN_RECORD_VERSION}`, { file });
 }
 
 /** Instances whose rebuilt state is missing or another one than was frozen. */

@@ -8,19 +8,52 @@ export interface FirmwareRange {
   readonly usable: boolean;
 }
 
-/** Bytes that the jump puts into place, as a kexec segment. */
+/** A kexec segment: bytes, and the memory that is theirs. */
 export interface KexecSegment {
+  /** What it is: `kernel`, `initrd`, `boot_params`, … */
+  readonly what: string;
   readonly address: PhysicalAddress;
+  readonly bytes: Uint8Array;
+  /** Bytes of memory, whole pages, at least those of `bytes`; what follows them has no content of its own. */
+  readonly memorySize: number;
+}
+
+/** A file to be loaded. */
+export interface LoadedFile {
+  /** As it was named, for messages. */
+  readonly file: string;
   readonly bytes: Uint8Array;
 }
 
-/** What the next kernel must be told. */
-export interface BootRecordInput {
+/** What the next kernel must be told, and the next kernel itself, if there is one. */
+export interface KexecInput {
   readonly firmware: readonly FirmwareRange[];
   readonly commandLine: string;
   /** Physical address of the root FDT. */
   readonly root: PhysicalAddress;
   readonly scratch: readonly ScratchEntry[];
+  /** Without it only the boot record is made, which is all that our own successor needs. */
+  readonly kernel?: LoadedFile;
+  readonly initrd?: LoadedFile;
+}
+
+/** A kexec that is loaded: everything that the jump needs, placed in scratch. */
+export interface KexecImage {
+  readonly segments: readonly KexecSegment[];
+  /** The segment of {@link segments} by which a successor finds the handover. */
+  readonly record: KexecSegment;
+  /** Absent without a kernel. */
+  readonly start?: KexecStart;
+}
+
+/** How a loaded kernel is started. */
+export interface KexecStart {
+  /** The kernel's own version text, or empty. */
+  readonly version: string;
+  /** Physical address of its entry point. */
+  readonly entry: number;
+  /** The boot ROM of an emulated machine, which takes a CPU from reset to the entry point. */
+  readonly rom: Uint8Array;
 }
 
 /** What a successor finds at boot, before it trusts anything else. */
@@ -41,8 +74,11 @@ export interface Architecture {
   readonly name: string;
   /** The firmware's memory map of a machine with `memory` bytes of RAM. */
   firmwareMap(memory: number): FirmwareRange[];
-  /** Builds the boot record's segments, all inside the scratch areas; KHO_EADDRNOTAVAIL if they do not fit. */
-  buildBootRecord(input: BootRecordInput): KexecSegment[];
+  /**
+   * Places boot record, kernel and initrd, all inside the scratch areas. KHO_EADDRNOTAVAIL if they do not fit, KHO_EINVAL
+   * if the kernel is none, or the command line too long for it.
+   */
+  loadKexec(input: KexecInput): KexecImage;
   /** Finds the boot record in memory. KHO_EIMAGE if there is none. */
   findBootRecord(memory: PhysicalMemory): BootRecord;
 }

@@ -1,12 +1,14 @@
 import type { ScratchEntry } from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import { alignDown, alignUp, hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
+import { alignDown, alignUp, hex, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
 import type { KexecSegment } from './architecture.js';
 
 export interface PlacementRules {
   /** What is placed, for messages. */
   readonly what: string;
   readonly alignment: number;
+  /** Bytes of memory, where it is more than the bytes that are loaded. */
+  readonly memorySize?: number;
   /** Lowest address and end of the allowed range. */
   readonly minimum?: number;
   readonly maximum?: number;
@@ -37,26 +39,43 @@ export class SegmentPlacer {
       let top = alignDown(Math.min(area.address + area.size, maximum) - room, step);
       while (top >= low) {
         const blocker = this.#segments.find(
-          ({ address, bytes }) => address < top + room && top < address + bytes.length,
+          ({ address, memorySize }) => address < top + room && top < address + memorySize,
         );
         if (blocker === undefined) return physicalAddress(top);
         top = alignDown(blocker.address - room, step);
       }
     }
-    const largest = Math.max(0, ...this.#scratch.map((area) => area.size));
-    throw new KhoError(
-      'KHO_EADDRNOTAVAIL',
-      `${what} (${hex(size)} bytes) fits into no scratch area (the largest has ${hex(largest)} bytes); the next kernel may be loaded nowhere else`,
-      { size },
-    );
+    throw new KhoError('KHO_EADDRNOTAVAIL', this.#doesNotFit(what, room, step, minimum, maximum), { size });
   }
 
-  /** Puts `bytes`, padded to whole pages, into a place of its own and returns its address. */
-  place(bytes: Uint8Array, rules: PlacementRules): PhysicalAddress {
-    const address = this.locate(bytes.length, rules);
-    const padded = new Uint8Array(alignUp(bytes.length, PAGE_SIZE));
-    padded.set(bytes);
-    this.#segments.push({ address, bytes: padded });
-    return address;
+  /** Puts `bytes` into a place of its own. */
+  place(bytes: Uint8Array, rules: PlacementRules): KexecSegment {
+    const memorySize = alignUp(Math.max(bytes.length, rules.memorySize ?? 0), PAGE_SIZE);
+    const segment = { what: rules.what, address: this.locate(memorySize, rules), bytes, memorySize };
+    this.#segments.push(segment);
+    return segment;
   }
+
+  /** What -EADDRNOTAVAIL of kexec_file_load() means: which areas there are, and what is wrong with each. */
+  #doesNotFit(what: string, room: number, step: number, minimum: number, maximum: number): string {
+    const areas = this.#scratch
+      .filter(({ size }) => size > 0)
+      .map(({ address, size }) => {
+        const low = Math.max(address, minimum);
+        const high = Math.min(address + size, maximum);
+        const taken = this.#segments
+          .filter((segment) => segment.address >= low && segment.address < high)
+          .reduce((sum, { memorySize }) => sum + memorySize, 0);
+        const outside = low >= high ? ', none of it where this may lie' : '';
+        return `${hex(address)} of ${formatMiB(size)}${outside || (taken > 0 ? `, ${formatMiB(taken)} of it taken` : '')}`;
+      });
+    return (
+      `${what} needs ${formatMiB(room)}, aligned to ${formatMiB(step)}, and fits into no scratch area (${areas.join('; ')}): ` +
+      'with KHO on, the next kernel may be loaded nowhere else; make kho_scratch= larger'
+    );
+  }
+}
+
+function formatMiB(bytes: number): string {
+  return bytes % 2 ** 20 === 0 ? `${bytes / 2 ** 20} MiB` : `${(bytes / 2 ** 20).toFixed(2)} MiB`;
 }

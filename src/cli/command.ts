@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
-import { readRecord } from '../run.js';
 import { VERSION } from '../version.js';
 import { inspectLines, inspectPath } from './inspect.js';
+import { type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
 import { ARCHES, checkedBudget, MODES, OVERRUN_POLICIES, PROFILES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
@@ -82,6 +83,9 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       'what is handed over depends on scenario and seed alone',
       wholeNumber(0, Number.MAX_SAFE_INTEGER),
     )
+    .option('--kernel <file>', 'load this kernel (a bzImage) in prepare, for khorus kexec')
+    .option('--initrd <file>', 'and this initrd')
+    .option('--cmdline <text>', "its command line; default: the host's, with what the machine needs")
     .option('--out <dir>', 'write kho/out, ram.img and run.json there')
     .option('--force', 'replace what an earlier run wrote there')
     .addHelpText('after', example('run', 'run my-host.yaml --mode sequential', 'run --seed 7 --budget 500ms --out out'))
@@ -107,6 +111,32 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       const terminal = terminalOf(options);
       if (terminal.json) terminal.printJson({ ...report });
       else for (const line of inspectLines(report, options.trees === true)) terminal.print(line);
+    });
+
+  common(program.command('kexec'))
+    .argument('<dir>', 'a directory of run --out')
+    .description('load a kernel into the scratch areas of the memory image; write what boots it, or boot it in QEMU')
+    .option('--kernel <file>', 'a bzImage; default: what the run has loaded')
+    .option('--initrd <file>', 'an initial RAM disk')
+    .option('--cmdline <text>', "its command line; default: the host's. What the machine needs is added")
+    .option('--qemu', 'boot it, stream its console, and say whether the handover arrived')
+    .option(
+      '--timeout <duration>',
+      'how long the console may be silent; all may take ten times as long',
+      duration,
+      60_000,
+    )
+    .option('--out <dir>', 'write ram.img, boot.rom and kexec.json there; default without --qemu: DIR/kexec')
+    .option('--force', 'replace what an earlier kexec wrote there')
+    .addHelpText(
+      'after',
+      example(
+        'kexec out --kernel bzImage --initrd guest.cpio.gz --qemu',
+        "kexec out --kernel bzImage --cmdline 'kho=on reserve_mem=1M:4096:trace' --out boot",
+      ),
+    )
+    .action(async (directory: string, options: CommonOptions & KexecCommandOptions) => {
+      exit(await kexecImage(directory, options, terminalOf(options), signal));
     });
 
   common(program.command('verify'))

@@ -3,8 +3,10 @@ import { access, lstat, mkdir, open, readdir, realpath, rename, rm } from 'node:
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { KhoError } from '../errors.js';
 
-/** What `run --out` writes. A directory that holds anything else is not ours to replace. */
-const OUTPUT_ENTRIES: readonly string[] = ['kho', 'ram.img', 'run.json'];
+/** What `run --out` and `kexec --out` write. A directory that holds anything else is not ours to replace. */
+const OUTPUT_ENTRIES: readonly string[] = ['boot.rom', 'kexec', 'kexec.json', 'kho', 'ram.img', 'run.json'];
+/** The documents of which one is there, with its schemaVersion at the head. */
+const OUTPUT_DOCUMENTS: readonly string[] = ['run.json', 'kexec.json'];
 
 export interface OutputOptions {
   /** Replace what an earlier run wrote. */
@@ -117,11 +119,16 @@ async function checkParent(path: string, target: string): Promise<void> {
   }
 }
 
-/** A directory that an earlier run wrote: run.json with a schemaVersion, or kho/out. */
+/** A directory that an earlier run wrote: a document of ours with a schemaVersion, or kho/out. */
 async function isFormerOutput(path: string): Promise<boolean> {
   if ((await lstat(join(path, 'kho', 'out')).catch(absent))?.isDirectory()) return true;
+  const documents = await Promise.all(OUTPUT_DOCUMENTS.map((name) => isDocument(join(path, name))));
+  return documents.includes(true);
+}
+
+async function isDocument(path: string): Promise<boolean> {
   try {
-    await using file = disposable(await open(join(path, 'run.json')));
+    await using file = disposable(await open(path));
     // The version stands at its head; the whole may have hundreds of megabytes.
     const { buffer, bytesRead } = await file.handle.read(Buffer.alloc(4096), 0, 4096, 0);
     return /^\s*\{\s*"schemaVersion"\s*:\s*\d/.test(buffer.toString('utf8', 0, bytesRead));

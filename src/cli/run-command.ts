@@ -4,6 +4,7 @@ import { KhoError } from '../errors.js';
 import { blackoutReport, runSummary, runSummaryLines } from '../report/index.js';
 import { runHandover } from '../run.js';
 import type { DriverModule } from '../workers/index.js';
+import { type KexecFlags, kexecPlan } from './kexec-command.js';
 import { checkTarget, writeDirectory } from './output-directory.js';
 import { Progress } from './progress.js';
 import { loadScenario, type PlanOverrides, planOf } from './scenario.js';
@@ -12,7 +13,7 @@ import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 /** The scenario that runs when none is named. */
 const DEFAULT_SCENARIO = fileURLToPath(new URL('../../scenarios/host.yaml', import.meta.url));
 
-export interface RunCommandOptions extends PlanOverrides {
+export interface RunCommandOptions extends PlanOverrides, KexecFlags {
   readonly out?: string;
   readonly force?: boolean;
 }
@@ -30,7 +31,8 @@ export async function runScenario(
   signal: AbortSignal,
 ): Promise<number> {
   const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
-  const plan = planOf(scenario, options);
+  const kexec = kexecPlan(options, scenario.host.cmdline);
+  const plan = { ...planOf(scenario, options), ...(kexec && { kexec }) };
   const { out, force = false } = options;
   if (out !== undefined) await checkTarget(out, { force });
   const progress = new Progress(terminal);

@@ -8,7 +8,7 @@ import {
   writeKhoRoot,
   writeMemblockFdt,
 } from '../abi/index.js';
-import type { KexecSegment } from '../arch/index.js';
+import type { KexecImage } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
 import { PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
@@ -26,6 +26,7 @@ import { Finalizer } from './finalizer.js';
 import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
+import { readKexecFiles } from './kexec-files.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
 import { buildRegistry, type RegisteredDriver, type Registry } from './registry.js';
@@ -35,7 +36,7 @@ import { type Phase, TimelineRecorder } from './timeline.js';
 /** The kexec that a cold-booted host does is its first. */
 const FIRST_KEXEC = 1;
 
-export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile'> & {
+export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'kexec'> & {
   readonly budget?: Budget;
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
   readonly pool?: WorkerPool;
@@ -200,7 +201,7 @@ class HandoverRun {
   readonly #prepared = new Map<number, unknown>();
   readonly #digests = new Map<number, SnapshotDigests>();
   #begun = false;
-  #bootRecord: readonly KexecSegment[] = [];
+  #kexec: KexecImage | undefined;
   #subtrees: Subtree[] = [];
   readonly #rendered = new Map<string, RenderedBlob>();
   #rootSize = 0;
@@ -242,7 +243,7 @@ class HandoverRun {
     this.#recorder.step('prepare', 'touch the stage', () =>
       this.#stage.touch(2 * maxBytes + (this.#options.workers + 1) * ARENA_BYTES),
     );
-    this.#recorder.step('prepare', 'load the boot record', () => this.#loadBootRecord());
+    await this.#loadKexec();
     const description = this.#describeRun(epoch);
     const runners = new Set<TaskRunner>(this.#registry.drivers.map((_, driver) => this.#laneOf(driver).runner));
     await Promise.race([
@@ -265,7 +266,7 @@ class HandoverRun {
     });
   }
 
-  /** Freeze, serialize, finalize, and put the boot record into place. */
+  /** Freeze, serialize, finalize, and put the boot record's first page into place, by which a successor finds it all. */
   async blackout(): Promise<void> {
     await this.#recorder.phase('freeze', () =>
       this.#phases.run(this.#instanceWork(), {
@@ -289,7 +290,8 @@ class HandoverRun {
     await this.#recorder.phase('finalize', () => this.#finalize());
     this.#interrupt.check();
     await this.#recorder.phase('jump', () => {
-      for (const { address, bytes } of this.#bootRecord) this.#host.memory.write(address, bytes);
+      const { address, bytes } = this.#loaded().record;
+      this.#host.memory.write(address, bytes);
     });
   }
 
@@ -308,7 +310,7 @@ class HandoverRun {
       plan: this.#options,
       registry: this.#registry,
       reservations: this.#reservations,
-      bootRecord: this.#bootRecord,
+      kexec: this.#loaded(),
       subtrees: this.#subtrees,
       rendered: this.#rendered,
       rootSize: this.#rootSize,
@@ -442,14 +444,33 @@ class HandoverRun {
     return blob;
   }
 
-  #loadBootRecord(): void {
-    const { arch, firmware, options, scratch } = this.#host;
-    this.#bootRecord = arch.buildBootRecord({
-      firmware,
-      commandLine: options.cmdline,
-      root: this.#reservations.root,
-      scratch: scratch.areas,
+  /**
+   * kexec_file_load(): kernel, initrd and boot record go into scratch, which nothing else uses. All but the record
+   * itself is written now; that one is what the jump is: until then no successor finds anything.
+   */
+  async #loadKexec(): Promise<void> {
+    const { arch, firmware, memory, options, scratch } = this.#host;
+    const { kexec } = this.#options;
+    const files = kexec && (await this.#recorder.stepAsync('prepare', 'read the kernel', () => readKexecFiles(kexec)));
+    this.#kexec = this.#recorder.step('prepare', files ? 'load the kernel' : 'load the boot record', () => {
+      const image = arch.loadKexec({
+        firmware,
+        commandLine: kexec?.commandLine ?? options.cmdline,
+        root: this.#reservations.root,
+        scratch: scratch.areas,
+        ...files,
+      });
+      for (const segment of image.segments) {
+        if (segment !== image.record) memory.write(segment.address, segment.bytes);
+      }
+      memory.fill(image.record.address, image.record.memorySize, 0);
+      return image;
     });
+  }
+
+  #loaded(): KexecImage {
+    if (this.#kexec === undefined) throw new KhoError('KHO_EINVAL', 'the run was not prepared');
+    return this.#kexec;
   }
 
   #describeRun(epoch: bigint): RunDescription {

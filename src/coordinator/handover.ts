@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { Subtree } from '../abi/index.js';
-import type { KexecSegment } from '../arch/index.js';
+import type { KexecImage } from '../arch/index.js';
 import { FdtReader } from '../fdt/index.js';
 import {
   after,
@@ -18,18 +18,19 @@ import {
 import { VERSION } from '../version.js';
 import type { DriverModule, RenderedBlob, SnapshotDigests } from '../workers/index.js';
 import type { Host } from './host.js';
+import type { KexecPlan } from './kexec-files.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
-import { type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
+import { type KexecRecord, type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
 import type { TimelineRecorder } from './timeline.js';
 
 interface HandoverParts {
   readonly host: Host;
-  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget'>;
+  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget' | 'kexec'>;
   readonly registry: Registry;
   readonly reservations: Reservations;
-  readonly bootRecord: readonly KexecSegment[];
+  readonly kexec: KexecImage;
   readonly subtrees: readonly Subtree[];
   /** By driver's name. */
   readonly rendered: ReadonlyMap<string, RenderedBlob>;
@@ -66,20 +67,25 @@ export class Handover implements Disposable {
   }
 
   /**
-   * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the boot record.
+   * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the kexec segments.
    * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
    */
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
-    const { host, reservations, bootRecord } = this.#parts;
+    const { host, reservations, kexec } = this.#parts;
     const ranges = [
       ...this.ranges().map(({ address, order }) => ({
         base: address as PhysicalAddress,
         size: 2 ** order * PAGE_SIZE,
       })),
       ...reservations.tracker.pages().map((base) => ({ base, size: PAGE_SIZE })),
-      ...bootRecord.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
+      ...kexec.segments.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
     ];
     await writeImage(host.memory, file, { ranges, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  /** The boot ROM that starts the kernel which was loaded; undefined without one. */
+  get bootRom(): Uint8Array | undefined {
+    return this.#parts.kexec.start?.rom;
   }
 
   /** Writes what debugfs shows of an outgoing handover, under its names, below `directory`. */
@@ -109,7 +115,7 @@ export class Handover implements Disposable {
 
   /** run.json, without a successor's part. */
   record(): RunRecord {
-    const { host, plan, registry, reservations, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
+    const { host, plan, registry, reservations, kexec, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
     const ranges = this.ranges();
     const pageBytes = new Map<string, number>();
     for (const { owner, order } of ranges) {
@@ -137,6 +143,7 @@ export class Handover implements Disposable {
       workers: plan.workers,
       seed: plan.seed,
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
+      ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {
         const blob = subtrees.find(({ name }) => name === driver.name);
         const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
@@ -201,6 +208,23 @@ export function digestsOf(
     crcs.writeUInt32LE(crc32(bytes), page * 4);
   }
   return { sha256: hash.digest('hex'), pageCrcs: crcs.toString('base64') };
+}
+
+/** What run.json says of a loaded kernel. */
+export function kexecRecord({ kernel, initrd, commandLine }: KexecPlan, image: KexecImage): KexecRecord {
+  return {
+    kernel,
+    ...(initrd !== undefined && { initrd }),
+    ...(commandLine !== undefined && { commandLine }),
+    version: image.start?.version ?? '',
+    entry: image.start?.entry ?? 0,
+    segments: image.segments.map(({ what, address, bytes, memorySize }) => ({
+      what,
+      address,
+      size: bytes.length,
+      memorySize,
+    })),
+  };
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -1,4 +1,5 @@
 import type { DriverModule, Mode } from '../workers/index.js';
+import type { KexecPlan } from './kexec-files.js';
 
 /** The modelled machine. */
 export interface HostOptions {
@@ -47,5 +48,7 @@ export interface RunPlan {
   /** What is handed over depends on the scenario and this number alone. */
   readonly seed: number;
   readonly budget?: Budget;
+  /** A kernel to load in prepare; without it only the boot record is made. */
+  readonly kexec?: KexecPlan;
   readonly drivers: readonly DriverRegistration[];
 }

@@ -92,6 +92,26 @@ export interface SuccessorReport {
   readonly timeline: Timeline;
 }
 
+/** A kernel that was loaded for the jump, and where its segments lie. */
+export interface KexecRecord {
+  /** Files as they were named. */
+  readonly kernel: string;
+  readonly initrd?: string;
+  readonly commandLine?: string;
+  /** The kernel's own version text. */
+  readonly version: string;
+  /** Physical address of its entry point. */
+  readonly entry: number;
+  readonly segments: readonly {
+    readonly what: string;
+    readonly address: number;
+    /** Bytes that were loaded. */
+    readonly size: number;
+    /** Bytes of memory that are the segment's. */
+    readonly memorySize: number;
+  }[];
+}
+
 /** run.json: everything about a run that is not handed over itself. Times, thread ids and dates live only here. */
 export interface RunRecord {
   readonly schemaVersion: typeof RUN_RECORD_VERSION;
@@ -114,6 +134,8 @@ export interface RunRecord {
   readonly workers: number;
   readonly seed: number;
   readonly budget?: Budget;
+  /** Absent unless a kernel was loaded. */
+  readonly kexec?: KexecRecord;
   readonly drivers: readonly DriverRecord[];
   readonly instances: readonly InstanceRecord[];
   readonly root: { readonly address: number; readonly size: number };

@@ -104,9 +104,23 @@ export class TimelineRecorder {
     try {
       return work();
     } finally {
-      const thread = this.thread({ role: 'main', threadId: 0 });
-      this.#spans.push({ phase, step, thread, queued: start, start, end: this.now() });
+      this.#addStep(phase, step, start);
     }
+  }
+
+  /** The same for a step that waits, such as for a file. */
+  async stepAsync<T>(phase: Phase, step: string, work: () => Promise<T>): Promise<T> {
+    const start = this.now();
+    try {
+      return await work();
+    } finally {
+      this.#addStep(phase, step, start);
+    }
+  }
+
+  #addStep(phase: Phase, step: string, start: number): void {
+    const thread = this.thread({ role: 'main', threadId: 0 });
+    this.#spans.push({ phase, step, thread, queued: start, start, end: this.now() });
   }
 
   /** Adds what another process measured, shifted so that it begins where this clock is at `offset`. */

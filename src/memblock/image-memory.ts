@@ -89,6 +89,17 @@ export class ImageMemory extends IntegerAccess implements PhysicalMemory {
     return copy;
   }
 
+  /** The bytes, block by block, each to be read before the next is asked for. */
+  *views(address: PhysicalAddress, length: number): Generator<Uint8Array, void> {
+    this.#check(address, length);
+    for (let done = 0; done < length; ) {
+      const offset = (address + done) % BLOCK_SIZE;
+      const part = Math.min(BLOCK_SIZE - offset, length - done);
+      yield this.#block((address + done - offset) / BLOCK_SIZE).subarray(offset, offset + part);
+      done += part;
+    }
+  }
+
   /** Writes into the private overlay. */
   write(address: PhysicalAddress, bytes: Uint8Array): void {
     this.#check(address, bytes.length);

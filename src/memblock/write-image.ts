@@ -1,7 +1,7 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { KhoError } from '../errors.js';
 import { alignDown, alignUp, PAGE_SIZE, type PhysicalAddress } from './address.js';
-import type { SharedPhysicalMemory } from './physical-memory.js';
+import type { PhysicalMemory } from './physical-memory.js';
 
 /** Bytes per write at most: large enough to amortise the call, small enough to notice an abort. */
 const WRITE_SIZE = 2 ** 20;
@@ -12,8 +12,23 @@ interface ByteRange {
   readonly size: number;
 }
 
+/** Memory that can be written to a file: live memory, or another image. */
+export interface ImageSource extends Pick<PhysicalMemory, 'ranges'> {
+  /** The bytes in whole words, in as many views as it takes. */
+  views(address: PhysicalAddress, length: number): Iterable<Uint8Array>;
+}
+
+/** Where bytes go in a file that is not flat. */
+export interface FileLayout {
+  /** Bytes of the whole file. */
+  readonly size: number;
+  /** The file offset of an address; the pages of one range of memory stay together. */
+  offsetOf(address: PhysicalAddress): number;
+}
+
 /**
  * Writes memory as a flat sparse file: file offset = physical address, file size = the end of the highest range.
+ * Another `layout` places ranges elsewhere.
  *
  * Only `ranges` (rounded outwards to pages) are looked at, and all else becomes a hole: whoever allocated pages knows
  * which may hold something, while looking at an untouched page of shared memory would commit it. Inside `ranges`,
@@ -24,19 +39,19 @@ interface ByteRange {
  * KHO_EIO when the file cannot be written; the unfinished file is then removed.
  */
 export async function writeImage(
-  memory: SharedPhysicalMemory,
+  memory: ImageSource,
   file: string,
-  { ranges, signal }: { ranges: Iterable<ByteRange>; signal?: AbortSignal },
+  { ranges, layout, signal }: { ranges: Iterable<ByteRange>; layout?: FileLayout; signal?: AbortSignal },
 ): Promise<void> {
   const handle = await open(file, 'wx').catch((cause: unknown) => {
     throw fileError(file, cause);
   });
   try {
     const last = memory.ranges.at(-1);
-    await handle.truncate(last === undefined ? 0 : last.base + last.size);
+    await handle.truncate(layout?.size ?? (last === undefined ? 0 : last.base + last.size));
     for (const { base, size } of ranges) {
       const start = alignDown(base, PAGE_SIZE);
-      let position = start;
+      let position = layout?.offsetOf(start as PhysicalAddress) ?? start;
       for (const view of memory.views(start as PhysicalAddress, alignUp(base + size, PAGE_SIZE) - start)) {
         await writePages(handle, view, position, signal);
         position += view.length;
@@ -53,7 +68,7 @@ export async function writeImage(
 /** Writes the pages of `view`, which lie at `position` in the file, except those that are all zero. */
 async function writePages(
   handle: FileHandle,
-  view: Uint8Array<SharedArrayBuffer>,
+  view: Uint8Array,
   position: number,
   signal: AbortSignal | undefined,
 ): Promise<void> {

@@ -171,6 +171,7 @@ export class SmallHost {
     const state = await this.driver.restore({
       driver,
       instance: this.instance,
+      blob: { address: physicalAddress(0), size: fdt.length },
       node,
       memory: this.memory,
       claim,

@@ -1,5 +1,6 @@
 import { PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, physicalAddress } from '../../memblock/index.js';
 import type { FirmwareRange } from '../architecture.js';
+import { SETUP_HEADER } from './bz-image.js';
 import { E820_TYPE_RAM, E820_TYPE_RESERVED } from './e820.js';
 
 /**
@@ -12,7 +13,13 @@ const BOOT_FLAG = 0x1fe; // u16
 const HEADER_MAGIC = 0x202; // u32
 const VERSION = 0x206; // u16
 const TYPE_OF_LOADER = 0x210; // u8
-const CMD_LINE_PTR = 0x228; // u32
+const LOADFLAGS = 0x211; // u8
+const RAMDISK_IMAGE = 0x218; // u32, its upper half at 0x0c0
+const RAMDISK_SIZE = 0x21c; // u32, its upper half at 0x0c4
+const EXT_RAMDISK_IMAGE = 0x0c0; // u32
+const EXT_RAMDISK_SIZE = 0x0c4; // u32
+const CMD_LINE_PTR = 0x228; // u32, its upper half at 0x0c8
+const EXT_CMD_LINE_PTR = 0x0c8; // u32
 const SETUP_DATA = 0x250; // u64
 const E820_TABLE = 0x2d0; // 128 entries {u64 addr, u64 size, u32 type}
 const E820_ENTRY_SIZE = 20;
@@ -22,7 +29,8 @@ const BOOT_FLAG_VALUE = 0xaa55;
 const HDRS = 0x53726448; // "HdrS"
 /** Protocol 2.15 (Linux 5.5 and later). */
 const PROTOCOL_VERSION = 0x020f;
-const LOADER_UNDEFINED = 0xff;
+/** Loader 0xd, version 0: kexec. */
+const LOADER_KEXEC = 0xd0;
 /** COMMAND_LINE_SIZE of x86, with the NUL. */
 export const COMMAND_LINE_SIZE = 2048;
 
@@ -33,14 +41,35 @@ export interface BootParams {
   readonly setupData: PhysicalAddress;
 }
 
-export function encodeBootParams({ firmware, commandLineAddress, setupData }: BootParams): Uint8Array {
+/** What a loader adds for a kernel: both or neither are absent without one. */
+export interface KernelParams {
+  /** The kernel's own setup header, from {@link SETUP_HEADER} on. */
+  readonly setupHeader?: Uint8Array;
+  readonly ramdisk?: { readonly address: PhysicalAddress; readonly size: number };
+}
+
+export function encodeBootParams({
+  firmware,
+  commandLineAddress,
+  setupData,
+  setupHeader,
+  ramdisk,
+}: BootParams & KernelParams): Uint8Array {
   const bytes = new Uint8Array(BOOT_PARAMS_SIZE);
   const view = new DataView(bytes.buffer);
   view.setUint16(BOOT_FLAG, BOOT_FLAG_VALUE, true);
   view.setUint32(HEADER_MAGIC, HDRS, true);
   view.setUint16(VERSION, PROTOCOL_VERSION, true);
-  view.setUint8(TYPE_OF_LOADER, LOADER_UNDEFINED);
-  view.setUint32(CMD_LINE_PTR, commandLineAddress, true);
+  if (setupHeader !== undefined) bytes.set(setupHeader, SETUP_HEADER);
+  view.setUint8(TYPE_OF_LOADER, LOADER_KEXEC);
+  view.setUint8(LOADFLAGS, 0);
+  const split = (low: number, high: number, value: number): void => {
+    view.setUint32(low, value % 2 ** 32, true);
+    view.setUint32(high, Math.floor(value / 2 ** 32), true);
+  };
+  split(CMD_LINE_PTR, EXT_CMD_LINE_PTR, commandLineAddress);
+  split(RAMDISK_IMAGE, EXT_RAMDISK_IMAGE, ramdisk?.address ?? 0);
+  split(RAMDISK_SIZE, EXT_RAMDISK_SIZE, ramdisk?.size ?? 0);
   view.setBigUint64(SETUP_DATA, BigInt(setupData), true);
   view.setUint8(E820_ENTRIES, firmware.length);
   for (const [index, { base, size, usable }] of firmware.entries()) {
@@ -67,10 +96,11 @@ export function decodeBootParams(page: Uint8Array): BootParams | undefined {
     firmware.push({ base: physicalAddress(base), size, usable: view.getUint32(at + 16, true) === E820_TYPE_RAM });
   }
   const setupData = Number(view.getBigUint64(SETUP_DATA, true));
-  if (setupData > 2 ** 52) return;
+  const commandLine = view.getUint32(EXT_CMD_LINE_PTR, true) * 2 ** 32 + view.getUint32(CMD_LINE_PTR, true);
+  if (setupData > 2 ** 52 || commandLine > 2 ** 52) return;
   return {
     firmware,
-    commandLineAddress: physicalAddress(view.getUint32(CMD_LINE_PTR, true)),
+    commandLineAddress: physicalAddress(commandLine),
     setupData: physicalAddress(setupData),
   };
 }

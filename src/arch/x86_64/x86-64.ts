@@ -1,4 +1,3 @@
-import { encodeScratchArray } from '../../abi/index.js';
 import { KhoError } from '../../errors.js';
 import {
   after,
@@ -8,27 +7,13 @@ import {
   type PhysicalMemory,
   physicalAddress,
 } from '../../memblock/index.js';
-import type { Architecture, BootRecord, BootRecordInput, KexecSegment } from '../architecture.js';
-import { SegmentPlacer } from '../segment-placer.js';
-import {
-  BOOT_PARAMS_SIZE,
-  COMMAND_LINE_SIZE,
-  decodeBootParams,
-  encodeBootParams,
-  readCommandLine,
-} from './boot-params.js';
+import type { Architecture, BootRecord } from '../architecture.js';
+import { BOOT_PARAMS_SIZE, decodeBootParams, readCommandLine } from './boot-params.js';
 import { e820Map } from './e820.js';
-import {
-  decodeKhoData,
-  encodeKhoSetupData,
-  KHO_DATA_SIZE,
-  SETUP_DATA_HEADER_SIZE,
-  SETUP_KEXEC_KHO,
-} from './setup-data.js';
+import { loadKexec } from './load-kexec.js';
+import { decodeKhoData, KHO_DATA_SIZE, SETUP_DATA_HEADER_SIZE, SETUP_KEXEC_KHO } from './setup-data.js';
 
-/** kho_fill_kimage() aligns the scratch array's segment to this. */
-const SCRATCH_ARRAY_ALIGNMENT = 64 * 1024;
-/** boot_params, its setup_data and the command line are reached through 32-bit fields by early code. */
+/** Where boot_params are looked for. */
 const LOW_LIMIT = 2 ** 32;
 /** A list of setup_data longer than this is a loop. */
 const MAX_SETUP_DATA = 64;
@@ -39,29 +24,9 @@ const SEARCH_STEP = 2 ** 20;
 export const X86_64: Architecture = {
   name: 'x86_64',
   firmwareMap: e820Map,
-  buildBootRecord,
+  loadKexec,
   findBootRecord,
 };
-
-function buildBootRecord({ firmware, commandLine, root, scratch }: BootRecordInput): KexecSegment[] {
-  const text = new TextEncoder().encode(`${commandLine}\0`);
-  if (text.length > COMMAND_LINE_SIZE) {
-    throw new KhoError('KHO_EINVAL', `the command line is longer than ${COMMAND_LINE_SIZE - 1} bytes`, {
-      field: 'host.cmdline',
-    });
-  }
-  const placer = new SegmentPlacer(scratch);
-  const array = encodeScratchArray(scratch);
-  const scratchAddress = placer.place(array, { what: 'the scratch array', alignment: SCRATCH_ARRAY_ALIGNMENT });
-  const setupData = placer.place(
-    encodeKhoSetupData({ fdtAddress: root, fdtSize: PAGE_SIZE, scratchAddress, scratchSize: array.length }),
-    { what: 'setup_data', alignment: PAGE_SIZE },
-  );
-  const low = { alignment: PAGE_SIZE, maximum: LOW_LIMIT };
-  const commandLineAddress = placer.place(text, { what: 'the command line', ...low });
-  placer.place(encodeBootParams({ firmware, commandLineAddress, setupData }), { what: 'boot_params', ...low });
-  return [...placer.segments];
-}
 
 /**
  * A kernel is handed boot_params in a register, which a memory image does not hold. So they are searched for: a page
