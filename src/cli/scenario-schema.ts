@@ -12,6 +12,9 @@ export const MEMORY_MAX = 64 * TIB;
 export const MEMORY_STEP = 2 * MIB;
 /** MAX_NUMNODES of x86-64's defconfig (CONFIG_NODES_SHIFT=6). */
 const NODES_MAX = 64;
+/** A kernel's image is mapped in pages of 4 KiB at least, and KERNEL_IMAGE_SIZE of x86-64 with KASLR is 1 GiB. */
+const KERNEL_SIZE_STEP = 4096;
+const KERNEL_SIZE_MAX = 2 ** 30;
 /** The largest CONFIG_NR_CPUS of x86-64. */
 const CPUS_MAX = 8192;
 /** COMMAND_LINE_SIZE of x86-64, less the NUL. */
@@ -61,6 +64,7 @@ const host = mapping(
     memory: quantity(SIZE_FORM, checkedMemory),
     nodes: wholeNumber(1, NODES_MAX).default(1),
     cpus: wholeNumber(1, CPUS_MAX).optional(),
+    kernelSize: quantity(SIZE_FORM, checkedKernelSize).optional(),
     cmdline: text(CMDLINE_MAX, 'a kernel command line').default('kho=on'),
     release: text(RELEASE_MAX, 'a kernel release').min(1, { error: 'a kernel release' }).default('7.2.0-khorus'),
   },
@@ -116,6 +120,15 @@ function checkedMemory(size: string | number): number {
     const below = bytes - (bytes % MEMORY_STEP);
     const near = `${formatSize(below)} or ${formatSize(below + MEMORY_STEP)}`;
     throw new KhoError('KHO_EINVAL', `'${size}' is not a multiple of ${formatSize(MEMORY_STEP)}; expected ${near}`);
+  }
+  return bytes;
+}
+
+/** `kernelSize`: KHO_EINVAL unless it is 4K to 1G and a multiple of 4K. */
+function checkedKernelSize(size: string | number): number {
+  const bytes = parseSize(size);
+  if (bytes < KERNEL_SIZE_STEP || bytes > KERNEL_SIZE_MAX || bytes % KERNEL_SIZE_STEP !== 0) {
+    throw new KhoError('KHO_EINVAL', `'${size}' is no kernel's size; expected 4K to 1G, a multiple of 4K`);
   }
   return bytes;
 }

@@ -23,7 +23,9 @@ const MIB = 2 ** 20;
 /** NUMA nodes begin at multiples of this: huge pages never lie across two nodes. */
 const NODE_ALIGNMENT = 2 * MIB;
 /** Where the running kernel's image lies; x86-64 loads at 16 MiB unless told otherwise. */
-const KERNEL_IMAGE = { address: 16 * MIB, size: 32 * MIB };
+const KERNEL_ADDRESS = 16 * MIB;
+/** The image of a distribution's kernel, data and bss included. */
+const KERNEL_SIZE = 32 * MIB;
 /** All below 1 MiB is the firmware's and the real-mode trampoline's. */
 const LOW_RESERVED = { address: 0, size: MIB };
 
@@ -63,7 +65,7 @@ export class Host {
     for (const { base, size, nid } of ranges) this.memblock.addNode(base, size, nid);
     reserveBootAllocations(this.memblock, {
       cpus: options.cpus,
-      kernel: { address: physicalAddress(KERNEL_IMAGE.address), size: KERNEL_IMAGE.size },
+      kernel: { address: physicalAddress(KERNEL_ADDRESS), size: options.kernelSize ?? KERNEL_SIZE },
       reserved: [{ address: physicalAddress(LOW_RESERVED.address), size: LOW_RESERVED.size }],
     });
     this.reserveMem = reserveNamedMemory(this.memblock, this.parameters.reserveMem);

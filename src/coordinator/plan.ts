@@ -12,6 +12,11 @@ export interface HostOptions {
   readonly cmdline: string;
   /** CPUs; the model of boot-time allocations scales with them. */
   readonly cpus: number;
+  /**
+   * Bytes of the running kernel's image in memory, data and bss included: scratch is scaled by it. 32 MiB unless said, as
+   * a distribution's has.
+   */
+  readonly kernelSize?: number | undefined;
   /** The kernel release that `kexec-metadata` names; at most 64 characters. */
   readonly release: string;
 }

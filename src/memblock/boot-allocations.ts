@@ -1,10 +1,12 @@
 /**
- * What a kernel allocates before it reserves scratch. Scratch is scaled by the sum, so the sum is what must be right.
+ * What a kernel takes for itself before it reserves scratch. Scratch is scaled by the sum, so the sum is what must be right.
+ * Compared with Linux 7.2.13 in QEMU (test/kernel/scratch.test.ts): within 10 % of the areas of 512 MiB, 1 and 2 GiB.
  *
- * Exact rules, given the constants: struct pages, their bookkeeping, hash tables, bounce buffers, page-table counts.
+ * Exact rules, given the constants: image and initrd, struct pages, their bookkeeping, hash tables, bounce buffers,
+ * page-table counts.
  * Approximations: the constants marked so below (they depend on the kernel's configuration), the addresses (a real kernel
  * frees the unused ends of per-cpu chunks and so leaves holes; here each thing is one piece), and SMALL_ALLOCATIONS_SIZE
- * for everything too small to name. At 512 MiB and above, struct pages and hash tables are over nine tenths.
+ * for everything too small to name. At 512 MiB and above, image, struct pages and hash tables are over nine tenths.
  *
  * Not here, because they come later or from the page allocator: futex, mount, TCP and pid tables; page_ext; kfence.
  */
@@ -31,7 +33,9 @@ export const NODE_DATA_SIZE = 0x2b000;
 export const PERCPU_UNIT_SIZE = 220 * 1024;
 /** The bounce buffers for 32-bit devices, where there is memory above 4 GiB, and 24 bytes for each 2 KiB of them. */
 export const SWIOTLB_SIZE = 64 * 2 ** 20;
-export const SWIOTLB_SLOTS_SIZE = (SWIOTLB_SIZE / 2048) * 24;
+const SWIOTLB_SLOTS_SHARE = 24 / 2048;
+/** Where there is no room, swiotlb_init() halves its wish down to this; after that the kernel goes without. */
+const SWIOTLB_MINIMUM = 2 ** 20;
 /** Command-line copies, resource structs, real-mode trampoline, ACPI tables … Approximation. */
 export const SMALL_ALLOCATIONS_SIZE = 128 * 1024;
 /** Dentry and inode caches: a bucket of 8 bytes for each 8 and 16 KiB. */
@@ -59,7 +63,10 @@ export interface BootRange {
 export interface BootMachine {
   /** Possible CPUs. */
   cpus: number;
-  /** The kernel image, data and bss included. Reserved, but no allocation of the kernel's. */
+  /**
+   * The kernel image from _text to __end_of_kernel_reserve: data and bss included. Like the initrd it is reserved as the
+   * kernel's own (x86-64 of 7.2: memblock_reserve_kern() in early_reserve_memory()), so that scratch is scaled by it too.
+   */
   kernel?: BootRange;
   initrd?: BootRange;
   /** Other plain reservations, such as the first MiB of x86-64. */
@@ -84,8 +91,9 @@ export interface BootAllocation {
  * KHO_ENOMEM where the machine has no room for one.
  */
 export function reserveBootAllocations(memblock: Memblock, machine: BootMachine): BootAllocation[] {
-  for (const range of [...(machine.reserved ?? []), machine.kernel, machine.initrd]) {
-    if (range !== undefined) memblock.reserve(range.address, range.size);
+  for (const { address, size } of machine.reserved ?? []) memblock.reserve(address, size);
+  for (const range of [machine.kernel, machine.initrd]) {
+    if (range !== undefined) memblock.reserveKern(range.address, range.size);
   }
   const boot = new BootAllocator(memblock);
   boot.allocate('direct-map page tables', directMapTables(memblock) * PAGE_SIZE, PAGE_SIZE);
@@ -111,8 +119,8 @@ export function reserveBootAllocations(memblock: Memblock, machine: BootMachine)
   }
   boot.allocate('small allocations', SMALL_ALLOCATIONS_SIZE, SMP_CACHE_BYTES);
   if (memblock.endOfDram() > ARCH_LOW_ADDRESS_LIMIT + 1) {
-    boot.allocate('swiotlb', SWIOTLB_SIZE, PAGE_SIZE, { maximum: ARCH_LOW_ADDRESS_LIMIT });
-    boot.allocate('swiotlb slots', SWIOTLB_SLOTS_SIZE, PAGE_SIZE);
+    const size = boot.allocateSwiotlb();
+    if (size > 0) boot.allocate('swiotlb slots', size * SWIOTLB_SLOTS_SHARE, PAGE_SIZE);
   }
   return boot.allocations;
 }
@@ -138,6 +146,17 @@ class BootAllocator {
       throw outOfMemory(this.#memblock, `the kernel's ${name}`, size, maximum === undefined ? {} : { end: maximum });
     }
     this.allocations.push({ name, address, size, nid });
+  }
+
+  /** The bounce buffers, as large as there is room for (7.2.13 in small scratch took 32 MiB); 0 if there is none. */
+  allocateSwiotlb(): number {
+    for (let size = SWIOTLB_SIZE; size >= SWIOTLB_MINIMUM; size /= 2) {
+      const address = this.#memblock.allocTryNid(size, PAGE_SIZE, undefined, ARCH_LOW_ADDRESS_LIMIT, NUMA_NO_NODE);
+      if (address === undefined) continue;
+      this.allocations.push({ name: 'swiotlb', address, size, nid: NUMA_NO_NODE });
+      return size;
+    }
+    return 0;
   }
 }
 
@@ -182,15 +201,21 @@ function allocateSections(memblock: Memblock, boot: BootAllocator, nodes: readon
     if (!seenRoots.has(root)) boot.allocate(`sections ${root}`, PAGE_SIZE, SMP_CACHE_BYTES, { nid });
     seenRoots.add(root);
   }
+  const seenTables = new Set<string>();
   for (const nid of nodes) {
     const own = [...sections].filter(([, sectionNid]) => sectionNid === nid).map(([section]) => section);
     if (own.length === 0) continue;
     const goal = { nid, minimum: MAX_DMA_ADDRESS };
     boot.allocate(`section usage ${nid}`, own.length * SECTION_USAGE_SIZE, SMP_CACHE_BYTES, { nid });
     boot.allocate(`struct pages ${nid}`, own.length * SECTION_MEMMAP_SIZE, SECTION_MEMMAP_SIZE, goal);
-    // Struct pages of consecutive sections are consecutive in virtual memory: 1 GiB of them is one PMD page.
-    const pmds = new Set(own.map((section) => Math.floor((section * SECTION_MEMMAP_SIZE) / PUD_SIZE)));
-    boot.allocate(`struct-page tables ${nid}`, pmds.size * PAGE_SIZE, PAGE_SIZE, goal);
+    // Struct pages of consecutive sections are consecutive in virtual memory, where nothing is mapped before: 1 GiB of
+    // them is one PMD page, 512 GiB are one PUD page, made for the node that comes first.
+    const tables = [PUD_SIZE, P4D_SIZE].flatMap((reach) =>
+      own.map((section) => `${reach}:${Math.floor((section * SECTION_MEMMAP_SIZE) / reach)}`),
+    );
+    const missing = new Set(tables.filter((table) => !seenTables.has(table)));
+    for (const table of missing) seenTables.add(table);
+    boot.allocate(`struct-page tables ${nid}`, missing.size * PAGE_SIZE, PAGE_SIZE, goal);
   }
 }
 

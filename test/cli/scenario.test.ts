@@ -36,7 +36,7 @@ test('a scenario with the least fields gets the documented defaults', () => {
 
 test('every field of a scenario arrives in the plan, and the command line comes before it', () => {
   const scenario = parse(`
-host: { arch: x86_64, memory: 64T, nodes: 4, cpus: 3, cmdline: "kho=on kho_scratch=16M,256M,64M", release: 6.19.0 }
+host: { arch: x86_64, memory: 64T, nodes: 4, cpus: 3, kernelSize: 11M, cmdline: "kho=on kho_scratch=16M,256M,64M", release: 6.19.0 }
 profile: kho-v4
 mode: sequential
 workers: 3
@@ -47,7 +47,14 @@ drivers:
   - { use: iommu }
 `);
   expect(planOf(scenario)).toMatchObject({
-    host: { memory: 2 ** 46, nodes: 4, cpus: 3, cmdline: 'kho=on kho_scratch=16M,256M,64M', release: '6.19.0' },
+    host: {
+      memory: 2 ** 46,
+      nodes: 4,
+      cpus: 3,
+      kernelSize: 11 * 2 ** 20,
+      cmdline: 'kho=on kho_scratch=16M,256M,64M',
+      release: '6.19.0',
+    },
     mode: 'sequential',
     workers: 3,
     seed: 7,
@@ -111,6 +118,12 @@ test.each<[string, string, { line: number; column: number; field?: string }, str
     `host: { memory: 8M }\n${OK}`,
     { line: 1, column: 17, field: 'host.memory' },
     'expected 16M to 64T',
+  ],
+  [
+    'a kernel that is not whole pages',
+    `host: { memory: 2G, kernelSize: 5000 }\n${OK}`,
+    { line: 1, column: 33, field: 'host.kernelSize' },
+    'a multiple of 4K',
   ],
   [
     'too much memory',

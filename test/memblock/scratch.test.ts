@@ -24,7 +24,7 @@ function twoNodes(): Memblock {
 describe('scratch by a scale', () => {
   it('is twice what the kernel allocated: below 4 GiB, in all less that, and by node', () => {
     const memblock = twoNodes();
-    memblock.reserve(at(16 * MIB), 20 * MIB); // the kernel image does not count
+    memblock.reserve(at(16 * MIB), 20 * MIB); // what is not the kernel's does not count
     memblock.reserve(at(1 * GIB), 5 * MIB, { nid: 0, flags: RSRV_KERN });
     memblock.reserve(at(5 * GIB), 9 * MIB, { nid: 1, flags: RSRV_KERN });
     memblock.reserve(at(6 * GIB), 1 * MIB, { flags: RSRV_KERN });
