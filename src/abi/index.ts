@@ -1,5 +1,16 @@
+export * from './csum-partial.js';
 export * from './kexec-metadata.js';
+export * from './kho-block.js';
 export * from './kho-root.js';
+export * from './kho-test.js';
+export * from './kho-vmalloc.js';
+export * from './luo.js';
+export * from './luo-file.js';
+export * from './luo-flb.js';
+export * from './luo-session.js';
 export * from './memblock-fdt.js';
+export * from './memfd-content.js';
+export * from './memfd-luo.js';
 export * from './profile.js';
 export * from './scratch-array.js';
+export type { ReadableMemory } from './structure.js';

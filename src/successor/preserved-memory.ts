@@ -86,6 +86,17 @@ export class PreservedMemory {
     for (const object of objects) object.settled = how;
   }
 
+  /** Settles the object that begins at `address`, whatever its order. The same errors. */
+  settleAt(address: PhysicalAddress, how: 'claimed' | 'discarded'): Folio {
+    const object = this.#objects[this.#firstEndingAfter(address)];
+    if (object?.address !== address) {
+      throw new KhoError('KHO_ENOENT', `no object that begins at ${hex(address)} was preserved`, { address });
+    }
+    const folio = { address, order: object.order };
+    this.settle(folio, how);
+    return folio;
+  }
+
   /** Settles whatever objects lie in a range: blobs, whose readers know only address and size. */
   settleRange(address: PhysicalAddress, size: number, how: 'claimed' | 'discarded'): void {
     for (let index = this.#firstEndingAfter(address); index < this.#objects.length; index++) {
