@@ -48,9 +48,11 @@ const USUAL: readonly RegExp[] = [
   /^KHO: found kexec handover data\.$/,
   /^KHO: exec from: .+ \(count \d+\)$/,
   /^KHO: scratch areas: .+$/, // what kho_scratch= on the command line came to
-  /^luo_core: Retrieved live update data, liveupdate number: \d+$/,
+  /^test_kho: KHO restore succeeded$/,
+  /^luo: Retrieved live update data, liveupdate number: \d+$/,
 ];
-const OF_KHO = /^(?:KHO|luo_\w+|memfd_luo|kho_block): /;
+/** All of LUO is one module, `luo`. */
+const OF_KHO = /^(?:KHO|test_kho|luo|memfd_luo): /;
 const GUEST = /^khorus-guest: (.*)$/;
 /** Guest reports that are compared: what is named, and its digest at the end of the line. */
 const GUEST_DIGEST = /^(reserve_mem|memfd) (\S+(?: \d+)?) (\d+) ([0-9a-f]{64})$/;

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
 import { command, outputOf, Unavailable } from './support/command.js';
-import { type TestKernel, testKernel } from './support/test-kernel.js';
+import type { TestKernel } from './support/kernel-cache.js';
+import { testKernel } from './support/test-kernel.js';
 
 /** What all tests with real kernels use. */
 export interface Laboratory {
