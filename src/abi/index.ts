@@ -11,6 +11,7 @@ export * from './luo-session.js';
 export * from './memblock-fdt.js';
 export * from './memfd-content.js';
 export * from './memfd-luo.js';
+export * from './preserved-checks.js';
 export * from './profile.js';
 export * from './scratch-array.js';
-export type { ReadableMemory } from './structure.js';
+export { type ReadableMemory, readUntrusted, type Structure, UntrustedMemory } from './structure.js';

@@ -61,31 +61,46 @@ export interface KhoBlocks {
   readonly entries: readonly Structure[];
 }
 
+/** One block of a chain. */
+export interface KhoBlock {
+  readonly address: PhysicalAddress;
+  readonly entries: readonly Structure[];
+}
+
 /**
- * Reads a chain as kho_block_set_restore() does; no head is no entries. `what` names an entry: `session`.
+ * Follows a chain as kho_block_set_restore() does, block by block; no head is no blocks. `what` names an entry: `session`.
  * KHO_EIMAGE for a cycle, more than {@link KHO_MAX_BLOCKS} blocks, a block outside of memory, and a count of 0 or above
- * what a block holds.
+ * what a block holds; the blocks before the damage have been yielded then.
  */
+export function* khoBlockChain(
+  memory: ReadableMemory,
+  head: PhysicalAddress | undefined,
+  entrySize: number,
+  what: string,
+): Generator<KhoBlock, void> {
+  const perBlock = khoBlockEntries(entrySize);
+  const untrusted = UntrustedMemory.of(memory);
+  let blocks = 0;
+  for (let at = head; at !== undefined; ) {
+    const block = untrusted.structure(at, KHO_BLOCK_SIZE, `a block of ${what}s`);
+    if (blocks++ === KHO_MAX_BLOCKS) throw block.bad(`the chain has more than ${KHO_MAX_BLOCKS} blocks`);
+    const count = block.count(COUNT_AT, 'count', perBlock);
+    if (count === 0) throw block.bad('count is 0: a block is never empty');
+    const entries = Array.from({ length: count }, (_, index) =>
+      block.part(`${what} ${index} of the block`, KHO_BLOCK_HEADER_SIZE + index * entrySize, entrySize),
+    );
+    yield { address: at, entries };
+    at = block.pointer(NEXT_AT, 'next');
+  }
+}
+
+/** A whole chain; errors as for {@link khoBlockChain}. */
 export function readKhoBlocks(
   memory: ReadableMemory,
   head: PhysicalAddress | undefined,
   entrySize: number,
   what: string,
 ): KhoBlocks {
-  const perBlock = khoBlockEntries(entrySize);
-  const untrusted = UntrustedMemory.of(memory);
-  const blocks: PhysicalAddress[] = [];
-  const entries: Structure[] = [];
-  for (let at = head; at !== undefined; ) {
-    const block = untrusted.structure(at, KHO_BLOCK_SIZE, `a block of ${what}s`);
-    if (blocks.length === KHO_MAX_BLOCKS) throw block.bad(`the chain has more than ${KHO_MAX_BLOCKS} blocks`);
-    blocks.push(at);
-    const count = block.count(COUNT_AT, 'count', perBlock);
-    if (count === 0) throw block.bad('count is 0: a block is never empty');
-    for (let index = 0; index < count; index++) {
-      entries.push(block.part(`${what} ${index} of the block`, KHO_BLOCK_HEADER_SIZE + index * entrySize, entrySize));
-    }
-    at = block.pointer(NEXT_AT, 'next');
-  }
-  return { blocks, entries };
+  const chain = [...khoBlockChain(memory, head, entrySize, what)];
+  return { blocks: chain.map(({ address }) => address), entries: chain.flatMap(({ entries }) => entries) };
 }

@@ -1,6 +1,6 @@
 import type { PhysicalAddress } from '../memblock/index.js';
 import { readKhoBlocks } from './kho-block.js';
-import { type ReadableMemory, writeText } from './structure.js';
+import { type ReadableMemory, type Structure, writeText } from './structure.js';
 
 /**
  * A preserved file of LUO (Linux 7.2, include/linux/kho/abi/luo.h and luo_file.c): an entry of a chain of KHO blocks,
@@ -36,6 +36,12 @@ export function encodeLuoFile({ compatible, data, token }: LuoFile): Uint8Array 
   return bytes;
 }
 
+/** An entry of a block of files. KHO_EIMAGE for a name without an end. */
+export function decodeLuoFile(entry: Structure): LuoFile {
+  const compatible = entry.text(COMPATIBLE_AT, LUO_FILE_COMPATIBLE_SIZE, 'compatible');
+  return { compatible, data: entry.u64(DATA_AT), token: entry.u64(TOKEN_AT) };
+}
+
 /** The files of a session, and the blocks that list them. */
 export interface LuoFiles {
   readonly files: readonly LuoFile[];
@@ -50,11 +56,10 @@ export function readLuoFiles(memory: ReadableMemory, head: PhysicalAddress | und
   const { blocks, entries } = readKhoBlocks(memory, head, LUO_FILE_SIZE, 'file');
   const tokens = new Set<bigint>();
   const files = entries.map((entry) => {
-    const token = entry.u64(TOKEN_AT);
-    if (tokens.has(token)) throw entry.bad(`there is a file with token ${token} already`);
-    tokens.add(token);
-    const compatible = entry.text(COMPATIBLE_AT, LUO_FILE_COMPATIBLE_SIZE, 'compatible');
-    return { compatible, data: entry.u64(DATA_AT), token };
+    const file = decodeLuoFile(entry);
+    if (tokens.has(file.token)) throw entry.bad(`there is a file with token ${file.token} already`);
+    tokens.add(file.token);
+    return file;
   });
   return { files, blocks };
 }

@@ -1,7 +1,7 @@
 import type { PhysicalAddress } from '../memblock/index.js';
 import { readKhoBlocks } from './kho-block.js';
 import { type LuoFile, readLuoFiles } from './luo-file.js';
-import { type ReadableMemory, UntrustedMemory, writeText } from './structure.js';
+import { type ReadableMemory, type Structure, UntrustedMemory, writeText } from './structure.js';
 
 /**
  * A session of LUO with its set of files (Linux 7.2, include/linux/kho/abi/luo.h and luo_session.c): an entry of a chain
@@ -38,6 +38,12 @@ export function encodeLuoSession({ name, files, count }: LuoSessionEntry): Uint8
   return bytes;
 }
 
+/** An entry of a block of sessions. KHO_EIMAGE for a name without an end and a pointer that is none. */
+export function decodeLuoSession(entry: Structure): Omit<LuoSessionEntry, 'count'> & { readonly count: bigint } {
+  const name = entry.text(NAME_AT, LUO_SESSION_NAME_SIZE, 'name');
+  return { name, files: entry.pointer(FILES_AT, `files of '${name}'`), count: entry.u64(COUNT_AT) };
+}
+
 /** A session as it is found in memory. */
 export interface LuoSession {
   readonly name: string;
@@ -61,11 +67,10 @@ export function readLuoSessions(memory: ReadableMemory, head: PhysicalAddress | 
   const { blocks, entries } = readKhoBlocks(untrusted, head, LUO_SESSION_SIZE, 'session');
   const names = new Set<string>();
   const sessions = entries.map((entry) => {
-    const name = entry.text(NAME_AT, LUO_SESSION_NAME_SIZE, 'name');
+    const { name, files: head, count } = decodeLuoSession(entry);
     if (names.has(name)) throw entry.bad(`there is a session '${name}' already`);
     names.add(name);
-    const { files, blocks: fileBlocks } = readLuoFiles(untrusted, entry.pointer(FILES_AT, `files of '${name}'`));
-    const count = entry.u64(COUNT_AT);
+    const { files, blocks: fileBlocks } = readLuoFiles(untrusted, head);
     if (count !== BigInt(files.length)) {
       throw entry.bad(`count of '${name}' is ${count}, and there are ${files.length} files`);
     }

@@ -1,10 +1,10 @@
 import { KhoError } from '../errors.js';
-import { FdtReader, FdtWriter } from '../fdt/index.js';
+import { type FdtNode, FdtReader, FdtWriter } from '../fdt/index.js';
 import { type PhysicalAddress, physicalAddress } from '../memblock/index.js';
 
 /** The sub-FDT in which `reserve_mem=` areas are handed over (Linux 7.2, include/linux/kho/abi/memblock.h). */
 export const MEMBLOCK_SUBTREE_NAME = 'memblock';
-const MEMBLOCK_COMPATIBLE = 'memblock-v1';
+export const MEMBLOCK_COMPATIBLE = 'memblock-v1';
 const RESERVE_MEM_COMPATIBLE = 'reserve-mem-v1';
 
 /** A named reservation: one node with native 64-bit `start` and `size`. */
@@ -37,20 +37,17 @@ export function readMemblockFdt(blob: Uint8Array): NamedReservation[] {
   if (compatible !== MEMBLOCK_COMPATIBLE) {
     throw new KhoError('KHO_EIMAGE', `the memblock subtree is '${compatible}', expected '${MEMBLOCK_COMPATIBLE}'`);
   }
-  const reservations: NamedReservation[] = [];
-  for (const node of root.children()) {
-    const start = node.property('start');
-    const size = node.property('size');
-    if (node.property('compatible')?.string() !== RESERVE_MEM_COMPATIBLE || start === undefined || size === undefined) {
-      throw new KhoError('KHO_EIMAGE', `the reservation ${node.path} is not a ${RESERVE_MEM_COMPATIBLE}`, {
-        path: node.path,
-      });
-    }
-    reservations.push({
-      name: node.name,
-      address: physicalAddress(start.number64('little')),
-      size: size.number64('little'),
+  return [...root.children()].map(readReservation);
+}
+
+/** One reservation of the sub-FDT. KHO_EIMAGE for another compatible, or without start and size. */
+export function readReservation(node: FdtNode): NamedReservation {
+  const start = node.property('start');
+  const size = node.property('size');
+  if (node.property('compatible')?.string() !== RESERVE_MEM_COMPATIBLE || start === undefined || size === undefined) {
+    throw new KhoError('KHO_EIMAGE', `the reservation ${node.path} is not a ${RESERVE_MEM_COMPATIBLE}`, {
+      path: node.path,
     });
   }
-  return reservations;
+  return { name: node.name, address: physicalAddress(start.number64('little')), size: size.number64('little') };
 }

@@ -11,21 +11,28 @@ export interface MemfdExtent {
   readonly bytes: Uint8Array;
 }
 
+/** A folio in its place in a file. */
+export interface MemfdPlace {
+  /** Bytes from the beginning of the file. */
+  readonly offset: number;
+  readonly address: PhysicalAddress;
+  readonly order: number;
+}
+
 /**
- * The content of a memfd, a folio at a time, in ascending order of offset and cut at the file's size. `orderAt` gives the
- * order of the preserved object that begins at an address, undefined if none does.
+ * The folios of a memfd with their places, in ascending order of offset. `orderAt` gives the order of the preserved object
+ * that begins at an address, undefined if none does.
  *
- * KHO_EIMAGE for a folio that was not preserved, is not aligned in the file to its order, overlaps the next one, or is
- * not memory. The list of folios itself must have been checked ({@link readMemfd}).
+ * KHO_EIMAGE for a folio that was not preserved, is not aligned in the file to its order, or overlaps the next one. The
+ * list of folios itself must have been checked ({@link readMemfd}).
  */
-export function* memfdExtents(
-  memory: ReadableMemory,
-  { address: file, size, folios }: Pick<Memfd, 'address' | 'size' | 'folios'>,
+export function* memfdPlaces(
+  { address: file, folios }: Pick<Memfd, 'address' | 'folios'>,
   orderAt: (address: PhysicalAddress) => number | undefined,
-): Generator<MemfdExtent> {
+): Generator<MemfdPlace> {
   let end = 0;
   for (const { address, index } of [...folios].sort((a, b) => a.index - b.index)) {
-    const what = `the folio at index ${index} of the memfd at ${hex(file)}`;
+    const what = folioAt(index, file);
     const bad = (text: string) => new KhoError('KHO_EIMAGE', `${what}: ${text}`, { address });
     const order = orderAt(address);
     if (order === undefined) throw bad(`nothing was preserved at ${hex(address)}`);
@@ -34,8 +41,24 @@ export function* memfdExtents(
     const offset = index * PAGE_SIZE;
     if (offset < end) throw bad(`the folio before it reaches to ${hex(end)}`);
     end = offset + PAGE_SIZE * 2 ** order;
-    yield { offset, bytes: readUntrusted(memory, address, Math.min(end, size) - offset, what) };
+    yield { offset, address, order };
   }
+}
+
+/** The content of a memfd, a folio at a time, cut at the file's size. As {@link memfdPlaces}; KHO_EIMAGE also for a folio that is not memory. */
+export function* memfdExtents(
+  memory: ReadableMemory,
+  memfd: Pick<Memfd, 'address' | 'size' | 'folios'>,
+  orderAt: (address: PhysicalAddress) => number | undefined,
+): Generator<MemfdExtent> {
+  for (const { offset, address, order } of memfdPlaces(memfd, orderAt)) {
+    const size = Math.min(PAGE_SIZE * 2 ** order, memfd.size - offset);
+    yield { offset, bytes: readUntrusted(memory, address, size, folioAt(offset / PAGE_SIZE, memfd.address)) };
+  }
+}
+
+function folioAt(index: number, file: PhysicalAddress): string {
+  return `the folio at index ${index} of the memfd at ${hex(file)}`;
 }
 
 const ZEROS = new Uint8Array(2 ** 16);

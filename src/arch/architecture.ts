@@ -1,4 +1,5 @@
 import type { ScratchEntry } from '../abi/index.js';
+import type { KhoError } from '../errors.js';
 import type { PhysicalAddress, PhysicalMemory } from '../memblock/index.js';
 
 /** A range of the firmware's memory map. */
@@ -62,11 +63,21 @@ export interface BootRecord {
   /** Where the record itself lies. */
   readonly address: PhysicalAddress;
   readonly firmware: readonly FirmwareRange[];
+  /** Empty if it cannot be read; then `damage` says why. */
   readonly commandLine: string;
+  /** KHO_EIMAGE: what of the record cannot be read. */
+  readonly damage?: KhoError;
   readonly root: PhysicalAddress;
   readonly rootSize: number;
   readonly scratchArray: PhysicalAddress;
   readonly scratchArraySize: number;
+}
+
+/** A place that a search found to be a boot record by its form. */
+export interface FoundBootRecord {
+  readonly record: BootRecord;
+  /** Why it may be none after all: root FDT or scratch array do not look real. KHO_EIMAGE. */
+  readonly doubt?: KhoError;
 }
 
 /** How one architecture lays out memory and passes a handover on. */
@@ -79,6 +90,13 @@ export interface Architecture {
    * if the kernel is none, or the command line too long for it.
    */
   loadKexec(input: KexecInput): KexecImage;
-  /** Finds the boot record in memory. KHO_EIMAGE if there is none. */
+  /** Finds the boot record in memory: the best of {@link bootRecords}. KHO_EIMAGE if there is none. */
   findBootRecord(memory: PhysicalMemory): BootRecord;
+  /**
+   * Every place in memory that is a boot record by its form, best guess first; searched for while it is asked for.
+   * With `areas` only those are searched.
+   */
+  bootRecords(memory: PhysicalMemory, areas?: readonly ScratchEntry[]): Iterable<FoundBootRecord>;
+  /** Reads the boot record at an address, whatever it leads to. KHO_EIMAGE if there is none. */
+  readBootRecord(memory: PhysicalMemory, address: PhysicalAddress): BootRecord;
 }

@@ -2,9 +2,11 @@ import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
+import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
-import { inspectLines, inspectPath } from './inspect.js';
+import { printDts } from './dts-command.js';
+import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
 import { ARCHES, checkedBudget, MODES, OVERRUN_POLICIES, PROFILES, WORKERS_MAX } from './scenario-schema.js';
@@ -99,18 +101,44 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     });
 
   common(program.command('inspect'))
-    .argument('<path>', 'an FDT blob, a memory image, or a directory of run --out')
-    .description('show what a handover holds: boot record, root FDT, scratch, preserved memory, subtrees')
-    .option('--trees', "print each subtree's FDT as DTS")
+    .argument(
+      '<path>',
+      'an FDT or other blob, a memory image (flat or ELF core), a directory of run --out, or - for a blob',
+    )
+    .description(
+      'show and check what a handover holds: boot record, root FDT, sub-blobs, preserved memory, LUO, memfds',
+    )
+    .option('--trees', 'print every FDT as DTS with decoded values')
+    .option('--boot-params <address>', 'where boot_params lie, instead of searching for them', address)
+    .option('--root <address>', 'where a root FDT lies: read it without a boot record', address)
+    .option('--no-contents', 'read no contents: no digests of memfds and reserve_mem, no checksum of kho_test')
+    .option('--extract <file>', "write an ELF core that holds the handover's own pages and no contents")
+    .option('--force', 'replace the file that --extract names')
     .addHelpText(
       'after',
-      example('inspect out', 'inspect out/kho/out/sub_fdts/netdevsim', 'inspect out/ram.img --json'),
+      example(
+        'inspect out',
+        'inspect out/kho/out/sub_fdts/netdevsim',
+        'inspect ram.img --json',
+        'inspect vmcore --boot-params 0x3bffd000',
+        'inspect ram.img --extract handover.core',
+        'inspect - < /sys/kernel/debug/kho/out/fdt',
+      ),
     )
-    .action(async (path: string, options: CommonOptions & { trees?: boolean }) => {
-      const report = await inspectPath(path);
-      const terminal = terminalOf(options);
-      if (terminal.json) terminal.printJson({ ...report });
-      else for (const line of inspectLines(report, options.trees === true)) terminal.print(line);
+    .action(async (path: string, options: CommonOptions & InspectCommandOptions) => {
+      exit(await inspectFile(path, options, terminalOf(options), signal));
+    });
+
+  common(program.command('dts'))
+    .argument('<file>', 'an FDT, also cut short, or - for stdin')
+    .description("print an FDT as dtc does, with KHO's native values decoded in comments")
+    .option('--plain', "exactly dtc's text, without comments")
+    .addHelpText(
+      'after',
+      example('dts out/kho/out/fdt', 'dts fdt --plain | diff - <(dtc -I dtb -O dts -q fdt)', 'dts - --json < fdt'),
+    )
+    .action(async (file: string, options: CommonOptions & { plain?: boolean }) => {
+      exit(await printDts(file, options, terminalOf(options)));
     });
 
   common(program.command('kexec'))
@@ -195,6 +223,15 @@ function wholeNumber(low: number, high: number): (text: string) => number {
     }
     return value;
   };
+}
+
+/** A physical address, in hexadecimal after 0x, else in decimal. */
+function address(text: string): number {
+  const value = Number(text);
+  if (!/^(0x[0-9a-f]+|\d+)$/i.test(text) || value > PHYS_ADDR_MAX) {
+    throw new InvalidArgumentError('Expected a physical address such as 0x3bffd000.');
+  }
+  return value;
 }
 
 function duration(text: string): number {

@@ -31,7 +31,7 @@ import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js'
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
 import { buildRegistry, type RegisteredDriver, type Registry } from './registry.js';
 import { Reservations } from './reservations.js';
-import { type Phase, TimelineRecorder } from './timeline.js';
+import { KEXEC_LOAD_STEPS, type Phase, TimelineRecorder } from './timeline.js';
 
 /** The kexec that a cold-booted host does is its first. */
 const FIRST_KEXEC = 1;
@@ -451,8 +451,9 @@ class HandoverRun {
   async #loadKexec(): Promise<void> {
     const { arch, firmware, memory, options, scratch } = this.#host;
     const { kexec } = this.#options;
-    const files = kexec && (await this.#recorder.stepAsync('prepare', 'read the kernel', () => readKexecFiles(kexec)));
-    this.#kexec = this.#recorder.step('prepare', files ? 'load the kernel' : 'load the boot record', () => {
+    const [read, load] = KEXEC_LOAD_STEPS;
+    const files = kexec && (await this.#recorder.stepAsync('prepare', read, () => readKexecFiles(kexec)));
+    this.#kexec = this.#recorder.step('prepare', files ? load : 'load the boot record', () => {
       const image = arch.loadKexec({
         firmware,
         commandLine: kexec?.commandLine ?? options.cmdline,

@@ -17,6 +17,9 @@ export type Phase =
 /** The phases whose sum is the blackout. */
 export const BLACKOUT_PHASES = ['freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;
 
+/** The steps of prepare in which a kernel is loaded: kexec_file_load(), which must not run in the blackout. */
+export const KEXEC_LOAD_STEPS = ['read the kernel', 'load the kernel'] as const;
+
 /** One callback, or one step of the coordinator's own. Times are milliseconds since the run began. */
 export interface TimelineSpan {
   readonly phase: Phase;

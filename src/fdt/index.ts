@@ -5,6 +5,7 @@ export {
   FDT_MAX_NAME_PART,
   siblingsConflict,
 } from './names.js';
+export * from './partial.js';
 export { FdtProperty } from './property.js';
 export { FdtNode, FdtReader, type FdtReaderOptions, type FdtReservation } from './reader.js';
 export * from './tree.js';

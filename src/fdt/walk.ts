@@ -31,7 +31,7 @@ import {
  * The longest name that is read, in bytes. Without a bound, a hostile blob could point every property into one name of
  * many megabytes, and reading the names would take forever.
  */
-const MAX_NAME_LENGTH = 255;
+export const MAX_NAME_LENGTH = 255;
 
 /** Where a blob's blocks lie, in bytes from its start. */
 export interface Layout {
@@ -249,7 +249,7 @@ class PropertyNames {
 }
 
 /** Bytes before the next NUL; -1 if there is none before `end` or the name would be too long. */
-function lengthUntil0(bytes: Uint8Array, at: number, end: number): number {
+export function lengthUntil0(bytes: Uint8Array, at: number, end: number): number {
   const bound = Math.min(end, at + MAX_NAME_LENGTH + 1);
   for (let i = at; i < bound; i++) if (bytes[i] === 0) return i - at;
   return -1;

@@ -71,6 +71,7 @@ export async function openKexec(
   const arch = architectureNamed(record?.host.arch ?? 'x86_64');
   const memory = ImageMemory.open(join(directory, RAM_FILE));
   try {
+    checkWhole(memory, record);
     if (plan !== undefined) {
       const loaded = await loadIntoImage(memory, arch, plan, inherit);
       if (loaded.kexec.start === undefined) throw new KhoError('KHO_EINVAL', 'no kernel was loaded');
@@ -102,6 +103,16 @@ export async function openKexec(
     memory.close();
     throw error;
   }
+}
+
+/** KHO_EIMAGE for an image that is shorter than the run's memory. */
+function checkWhole({ file, fileSize }: ImageMemory, record: RunRecord | undefined): void {
+  const { base = 0, size = 0 } = record?.host.ranges.at(-1) ?? {};
+  if (fileSize >= base + size) return;
+  throw new KhoError('KHO_EIMAGE', `${file} is cut short: ${fileSize} of ${base + size} bytes`, {
+    file,
+    size: fileSize,
+  });
 }
 
 interface KexecParts {
@@ -204,7 +215,7 @@ class Kexec implements KexecBoot {
 /** Why a boot that did not end by itself counts as failed. */
 function endFailure(end: QemuEnd): string[] {
   if (end.how === 'exited') return [];
-  const seconds = `${Math.round(end.after / 1000)} s`;
+  const seconds = `${(end.after / 1000).toFixed(1)} s`;
   return [
     end.how === 'silent'
       ? `the console was silent for ${seconds}, so QEMU was ended (--timeout allows more)`

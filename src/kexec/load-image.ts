@@ -1,6 +1,12 @@
 import { decodeScratchArray, KHO_V4, ROOT_FDT_SIZE, readKhoRoot } from '../abi/index.js';
 import type { Architecture, BootRecord, KexecImage } from '../arch/index.js';
-import { type KexecPlan, readKexecFiles, type Timeline, TimelineRecorder } from '../coordinator/index.js';
+import {
+  KEXEC_LOAD_STEPS,
+  type KexecPlan,
+  readKexecFiles,
+  type Timeline,
+  TimelineRecorder,
+} from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { type ImageMemory, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
 
@@ -30,12 +36,13 @@ export async function loadIntoImage(
   inherit: (commandLine: string) => string,
 ): Promise<LoadedImage> {
   const recorder = new TimelineRecorder(process.hrtime.bigint());
+  const [readStep, loadStep] = KEXEC_LOAD_STEPS;
   return recorder.phase('prepare', async () => {
     const found = recorder.step('prepare', 'find the handover', () => findHandover(memory, arch));
-    const files = await recorder.stepAsync('prepare', 'read the kernel', () => readKexecFiles(plan));
+    const files = await recorder.stepAsync('prepare', readStep, () => readKexecFiles(plan));
     const { record, ranges } = found;
     const commandLine = plan.commandLine ?? inherit(record.commandLine);
-    const kexec = recorder.step('prepare', 'load the kernel', () => {
+    const kexec = recorder.step('prepare', loadStep, () => {
       const scratch = decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
       const image = arch.loadKexec({ firmware: record.firmware, commandLine, root: record.root, scratch, ...files });
       for (const { address, bytes } of image.segments) memory.write(address, bytes);

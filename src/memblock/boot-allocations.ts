@@ -33,7 +33,9 @@ export const NODE_DATA_SIZE = 0x2b000;
 export const PERCPU_UNIT_SIZE = 220 * 1024;
 /** The bounce buffers for 32-bit devices, where there is memory above 4 GiB, and 24 bytes for each 2 KiB of them. */
 export const SWIOTLB_SIZE = 64 * 2 ** 20;
-export const SWIOTLB_SLOTS_SIZE = (SWIOTLB_SIZE / 2048) * 24;
+const SWIOTLB_SLOTS_SHARE = 24 / 2048;
+/** Where there is no room, swiotlb_init() halves its wish down to this; after that the kernel goes without. */
+const SWIOTLB_MINIMUM = 2 ** 20;
 /** Command-line copies, resource structs, real-mode trampoline, ACPI tables … Approximation. */
 export const SMALL_ALLOCATIONS_SIZE = 128 * 1024;
 /** Dentry and inode caches: a bucket of 8 bytes for each 8 and 16 KiB. */
@@ -117,8 +119,8 @@ export function reserveBootAllocations(memblock: Memblock, machine: BootMachine)
   }
   boot.allocate('small allocations', SMALL_ALLOCATIONS_SIZE, SMP_CACHE_BYTES);
   if (memblock.endOfDram() > ARCH_LOW_ADDRESS_LIMIT + 1) {
-    boot.allocate('swiotlb', SWIOTLB_SIZE, PAGE_SIZE, { maximum: ARCH_LOW_ADDRESS_LIMIT });
-    boot.allocate('swiotlb slots', SWIOTLB_SLOTS_SIZE, PAGE_SIZE);
+    const size = boot.allocateSwiotlb();
+    if (size > 0) boot.allocate('swiotlb slots', size * SWIOTLB_SLOTS_SHARE, PAGE_SIZE);
   }
   return boot.allocations;
 }
@@ -144,6 +146,17 @@ class BootAllocator {
       throw outOfMemory(this.#memblock, `the kernel's ${name}`, size, maximum === undefined ? {} : { end: maximum });
     }
     this.allocations.push({ name, address, size, nid });
+  }
+
+  /** The bounce buffers, as large as there is room for (7.2.13 in small scratch took 32 MiB); 0 if there is none. */
+  allocateSwiotlb(): number {
+    for (let size = SWIOTLB_SIZE; size >= SWIOTLB_MINIMUM; size /= 2) {
+      const address = this.#memblock.allocTryNid(size, PAGE_SIZE, undefined, ARCH_LOW_ADDRESS_LIMIT, NUMA_NO_NODE);
+      if (address === undefined) continue;
+      this.allocations.push({ name: 'swiotlb', address, size, nid: NUMA_NO_NODE });
+      return size;
+    }
+    return 0;
   }
 }
 

@@ -111,6 +111,28 @@ export class MemoryMap<T extends MemoryRange> {
     return pieces;
   }
 
+  /** The parts of [address, address + length) that lie in ranges, in ascending order; what is outside is left out. */
+  *overlapping(address: number, length: number): Generator<Piece<T>, void> {
+    const end = address + length;
+    for (let index = this.#firstEndingAfter(address); index < this.ranges.length; index++) {
+      const range = this.ranges[index];
+      if (range.base >= end) return;
+      const start = Math.max(address, range.base);
+      yield { range, offset: start - range.base, length: Math.min(end, range.base + range.size) - start };
+    }
+  }
+
+  #firstEndingAfter(address: number): number {
+    let low = 0;
+    let high = this.ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.ranges[middle].base + this.ranges[middle].size > address) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
   #backed(at: number, address: number, length: number): T {
     const range = this.find(at);
     if (range?.backed === true) return range;

@@ -8,6 +8,14 @@ import { FOLIO_SIZE, KEY_LIMIT, keyOrder, LEAF_BITS, ORDER_BIT, ROOT_LEVEL, TABL
 /** Called once per preserved folio. */
 export type FolioVisitor = (address: PhysicalAddress, order: number) => void;
 
+export interface RadixWalkOptions {
+  /**
+   * Called for each thing that is wrong, instead of throwing it; the walk goes on behind it, so that damage in one place
+   * does not hide the rest. Give up by throwing: a page of noise has hundreds of wrong entries.
+   */
+  readonly onDamage?: (error: KhoError) => void;
+}
+
 /**
  * Visits every preserved folio of the tree at `root`, as the next kernel does: ascending keys, that is the highest
  * order first, then ascending addresses. Nothing is allocated per folio. Returns the pages of the tree, in walk order.
@@ -15,12 +23,18 @@ export type FolioVisitor = (address: PhysicalAddress, order: number) => void;
  * The bytes are trusted in nothing. KHO_ETRACKER, with the address of the entry and what is wrong with it, when an entry
  * is not page aligned, points outside of memory or into unbacked memory, or to a page met before (a circle, or a shared
  * page); when a key has no valid order; when a folio is not inside memory (unbacked memory is memory). Since no page is
- * read twice, the work is bounded by the memory map. The visitor has then seen what came before the damage.
+ * read twice, the work is bounded by the memory map. The visitor has then seen what came before the damage. With
+ * `onDamage` what is wrong is left out.
  *
  * Whether two folios overlap is not checked: that takes an account of all pages, which is the caller's.
  */
-export function walkRadixTree(memory: PhysicalMemory, root: PhysicalAddress, visit: FolioVisitor): PhysicalAddress[] {
-  const walk = new RadixWalk(memory);
+export function walkRadixTree(
+  memory: PhysicalMemory,
+  root: PhysicalAddress,
+  visit: FolioVisitor,
+  options: RadixWalkOptions = {},
+): PhysicalAddress[] {
+  const walk = new RadixWalk(memory, options);
   for (const leaf of walk.leaves(root)) {
     for (let index = 0; index < leaf.words.length; index++) {
       if (leaf.words[index] !== 0) walk.visitWord(leaf, index, visit);
@@ -73,12 +87,16 @@ class RadixWalk {
   #start = 0;
   #end = 0;
 
-  constructor(memory: PhysicalMemory) {
+  readonly #onDamage: (error: KhoError) => void;
+
+  constructor(memory: PhysicalMemory, { onDamage = raise }: RadixWalkOptions = {}) {
     this.#memory = memory;
+    this.#onDamage = onDamage;
   }
 
   *leaves(root: PhysicalAddress): Generator<LeafPage, void> {
-    yield* this.#table(this.#page(root, ROOT_LEVEL, 'the root'), root, ROOT_LEVEL, 0);
+    const words = this.#page(root, ROOT_LEVEL, 'the root');
+    if (words !== undefined) yield* this.#table(words, root, ROOT_LEVEL, 0);
   }
 
   *#table(words: Int32Array, table: PhysicalAddress, level: number, prefix: number): Generator<LeafPage, void> {
@@ -90,28 +108,40 @@ class RadixWalk {
       const where = `the entry at ${hex(entry)} (level ${level})`;
       const child = prefix * TABLE_SIZE + index;
       const firstKey = child * TABLE_SIZE ** (level - 1) * LEAF_BITS;
-      if (firstKey >= KEY_LIMIT) throw damaged(`${where} stands for keys without a valid order`, entry);
+      if (firstKey >= KEY_LIMIT) {
+        this.#onDamage(damaged(`${where} stands for keys without a valid order`, entry));
+        continue;
+      }
       const address = (high * 2 ** 32 + low) as PhysicalAddress;
       if (address >= PHYS_ADDR_MAX) {
         const value = (BigInt(high) << 32n) | BigInt(low);
-        throw damaged(`${where} points to ${hex(value)}, which is outside of memory`, entry);
+        this.#onDamage(damaged(`${where} points to ${hex(value)}, which is outside of memory`, entry));
+        continue;
       }
       const page = this.#page(address, level - 1, where, entry);
+      if (page === undefined) continue;
       if (level === 1) yield { address, firstKey, order: firstKey === 0 ? -1 : keyOrder(firstKey), words: page };
       else yield* this.#table(page, address, level - 1, child);
     }
   }
 
-  /** Reads a page of the tree; `entry`, described by `where`, points to it. */
-  #page(address: PhysicalAddress, level: number, where: string, entry = address): Int32Array {
-    if (address % PAGE_SIZE !== 0) throw damaged(`${where} points to ${hex(address)}, not aligned to a page`, entry);
-    if (this.#met.has(address)) throw damaged(`${where} points to ${hex(address)}, a page met before`, entry);
+  /** Reads a page of the tree; `entry`, described by `where`, points to it. Undefined if it is damage. */
+  #page(address: PhysicalAddress, level: number, where: string, entry = address): Int32Array | undefined {
+    let why: string | undefined;
+    if (address % PAGE_SIZE !== 0) why = 'not aligned to a page';
+    else if (this.#met.has(address)) why = 'a page met before';
+    if (why !== undefined) {
+      this.#onDamage(damaged(`${where} points to ${hex(address)}, ${why}`, entry));
+      return undefined;
+    }
     const bytes = this.#levels[level];
     try {
       this.#memory.readInto(address, bytes);
     } catch (cause) {
       if (!(cause instanceof KhoError) || cause.code !== 'KHO_EFAULT') throw cause;
-      throw damaged(`${where} points to ${hex(address)}, which cannot be read: ${cause.message}`, entry, cause);
+      const text = `${where} points to ${hex(address)}, which cannot be read: ${cause.message}`;
+      this.#onDamage(damaged(text, entry, cause));
+      return undefined;
     }
     this.#met.add(address);
     this.pages.push(address);
@@ -123,13 +153,19 @@ class RadixWalk {
     const wordKey = firstKey + index * 32;
     for (let word = words[index]; word !== 0; word &= word - 1) {
       const key = wordKey + lowestBit(word);
-      if (key === 0) throw damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf);
+      if (key === 0) {
+        this.#onDamage(damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf));
+        continue;
+      }
       const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
       const size = FOLIO_SIZE[order];
       const address = (key - ORDER_BIT[order]) * size;
       if ((address < this.#start || address + size > this.#end) && !this.#inMemory(address, size)) {
         const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
-        throw damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at);
+        this.#onDamage(
+          damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at),
+        );
+        continue;
       }
       visit(address as PhysicalAddress, order);
     }
@@ -151,6 +187,10 @@ class RadixWalk {
     }
     return false;
   }
+}
+
+function raise(error: KhoError): never {
+  throw error;
 }
 
 function damaged(text: string, address: number, cause?: unknown): KhoError {

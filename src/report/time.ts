@@ -1,10 +1,12 @@
-import { type Phase, phaseDuration } from '../coordinator/timeline.js';
+import { KEXEC_LOAD_STEPS, type Phase, phaseDuration } from '../coordinator/timeline.js';
 import { type BlackoutReport, blackoutLine, blackoutReport, type TimedRun } from './blackout-line.js';
 import { formatDuration } from './format.js';
 
 /** What `khorus time --json` prints. Milliseconds, not rounded. */
 export interface TimeReport {
   readonly prepare: number;
+  /** The part of prepare in which a kernel was loaded; absent if none was. */
+  readonly kexecLoad?: number;
   readonly blackout: BlackoutReport;
   readonly finish: number;
   /** Prepare, blackout and finish. */
@@ -24,8 +26,12 @@ export function timeReport(run: TimedRun): TimeReport {
   const blackout = blackoutReport(run);
   const prepare = phaseDuration(timeline, 'prepare');
   const finish = phaseDuration(timeline, 'finish');
+  const steps: readonly string[] = KEXEC_LOAD_STEPS;
+  const loads = timeline.spans.filter(({ phase, step = '' }) => phase === 'prepare' && steps.includes(step));
+  const kexecLoad = loads.reduce((sum, { start, end }) => sum + (end - start), 0);
   return {
     prepare,
+    ...(loads.length > 0 && { kexecLoad }),
     blackout,
     finish,
     total: prepare + blackout.total + finish,
@@ -43,6 +49,9 @@ export function timeLines(run: TimedRun): string[] {
       `${formatDuration(report.finish)} (finish) = ${formatDuration(report.total)}`,
     blackoutLine(run),
   ];
+  if (report.kexecLoad !== undefined) {
+    lines.push(`Prepare loaded the kernel in ${formatDuration(report.kexecLoad)}; the blackout has no part of it`);
+  }
   for (const { phase, why } of NOT_COUNTED) {
     const found = report.notCounted.find((counted) => counted.phase === phase);
     if (found) lines.push(`Not counted: ${phase} ${formatDuration(found.duration)} (${why})`);

@@ -2,19 +2,20 @@ import {
   decodeScratchArray,
   KHO_V4,
   type KhoRoot,
+  preservedProblems,
   ROOT_FDT_SIZE,
   readKhoRoot,
   type ScratchEntry,
 } from '../abi/index.js';
-import type { Architecture, BootRecord } from '../arch/index.js';
+import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
-  alignDown,
   alignUp,
   type Folio,
+  FolioIndex,
   hex,
   type ImageMemory,
-  Memblock,
+  type Memblock,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
@@ -44,14 +45,10 @@ export interface EarlyBoot {
  */
 export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
   const record = arch.findBootRecord(memory);
+  if (record.damage !== undefined) throw record.damage;
   const root = readRoot(memory, record);
   const scratch = readScratch(memory, record);
-  const memblock = new Memblock();
-  for (const { base, size, usable } of record.firmware) {
-    if (!usable) continue;
-    const start = alignUp(base, PAGE_SIZE);
-    memblock.add(physicalAddress(start), alignDown(base + size, PAGE_SIZE) - start);
-  }
+  const memblock = usableMemory(record.firmware);
   for (const { address, size } of scratch) {
     if (size === 0) continue;
     if (!memblock.isRegionMemory(address, size)) {
@@ -105,29 +102,17 @@ function reservePreserved(
 ): PreservedMemory {
   const folios: Folio[] = [];
   const tables = walkTracker(memory, root.memoryMap, folios);
-  const preserved = new PreservedMemory(folios);
-  for (const { address, size } of scratch) {
-    const inside = preserved.overlapping(address, size);
-    if (inside !== undefined) throw damaged(inside.address, `lies in the scratch area at ${hex(address)}`);
-  }
-  for (const { address, order } of folios) {
-    if (!memblock.isRegionMemory(address, 2 ** order * PAGE_SIZE)) throw damaged(address, 'is not in memory');
-  }
-  for (const table of tables) {
-    const inside = preserved.overlapping(table, PAGE_SIZE);
-    if (inside !== undefined) throw damaged(inside.address, `holds the tracker's own page at ${hex(table)}`);
-  }
-  for (const { name, address, size } of [{ name: 'root FDT', address: record.root, size: 1 }, ...root.subtrees]) {
-    if (size === 0 || !preserved.covers(address, size)) {
-      throw new KhoError(
-        'KHO_ETRACKER',
-        `'${name}' at ${hex(address)} (${size} bytes) is not preserved: the tracker is damaged, or the root FDT is`,
-        { address, size },
-      );
-    }
-  }
+  const objects = new FolioIndex(folios);
+  const problems = preservedProblems({
+    objects,
+    scratch,
+    trackerPages: tables,
+    blobs: [{ name: 'root FDT', address: record.root, size: ROOT_FDT_SIZE }, ...root.subtrees],
+    isMemory: (address, size) => memblock.isRegionMemory(address, size),
+  });
+  for (const problem of problems) throw problem;
   for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
-  return preserved;
+  return new PreservedMemory(objects);
 }
 
 function walkTracker(memory: ImageMemory, map: PhysicalAddress, folios: Folio[]): readonly PhysicalAddress[] {
@@ -137,8 +122,4 @@ function walkTracker(memory: ImageMemory, map: PhysicalAddress, folios: Folio[])
     const { code, message, details } = KhoError.from(error, 'KHO_ETRACKER');
     throw new KhoError(code, `the tracker at ${hex(map)} is damaged: ${message}`, details, { cause: error });
   }
-}
-
-function damaged(address: PhysicalAddress, what: string): KhoError {
-  return new KhoError('KHO_ETRACKER', `the preserved object at ${hex(address)} ${what}`, { address });
 }

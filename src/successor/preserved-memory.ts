@@ -1,89 +1,51 @@
 import { KhoError } from '../errors.js';
 import {
-  after,
   type Folio,
+  type FolioIndex,
   hex,
   naturalOrders,
-  PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
 } from '../memblock/index.js';
 
-interface PreservedObject extends Folio {
-  readonly end: number;
-  settled: 'claimed' | 'discarded' | undefined;
-}
+type Settlement = 'claimed' | 'discarded';
 
 /**
- * What the predecessor preserved, object by object, and what became of it. Every object is settled at most once.
+ * What became of the memory that the predecessor preserved, object by object. Every object is settled at most once.
+ * The objects do not overlap: early boot made sure.
  */
 export class PreservedMemory {
-  /** Ascending addresses. */
-  readonly #objects: readonly PreservedObject[];
+  readonly #objects: FolioIndex;
+  /** By number of the object. */
+  readonly #settled: (Settlement | undefined)[];
 
-  /** KHO_ETRACKER, with the address, if two objects overlap. */
-  constructor(folios: readonly Folio[]) {
-    this.#objects = folios
-      .map(({ address, order }) => ({
-        address,
-        order,
-        end: address + 2 ** order * PAGE_SIZE,
-        settled: undefined,
-      }))
-      .sort((a, b) => a.address - b.address);
-    for (const [index, { address }] of this.#objects.entries()) {
-      const before = this.#objects[index - 1];
-      if (before !== undefined && before.end > address) {
-        throw new KhoError(
-          'KHO_ETRACKER',
-          `the preserved objects at ${hex(before.address)} (order ${before.order}) and ${hex(address)} overlap`,
-          { address },
-        );
-      }
-    }
+  constructor(objects: FolioIndex) {
+    this.#objects = objects;
+    this.#settled = new Array(objects.folios.length).fill(undefined);
   }
 
   get count(): number {
-    return this.#objects.length;
+    return this.#objects.folios.length;
   }
 
   get bytes(): number {
-    return this.#objects.reduce((sum, { address, end }) => sum + (end - address), 0);
-  }
-
-  /** The first object that shares a byte with the range. */
-  overlapping(address: PhysicalAddress, size: number): Folio | undefined {
-    const index = this.#firstEndingAfter(address);
-    const candidate = this.#objects[index];
-    return candidate !== undefined && candidate.address < address + size ? candidate : undefined;
-  }
-
-  /** Whether every byte of the range belongs to some object. */
-  covers(address: PhysicalAddress, size: number): boolean {
-    let at: number = address;
-    for (let index = this.#firstEndingAfter(address); at < address + size; index++) {
-      const candidate = this.#objects[index];
-      if (candidate === undefined || candidate.address > at) return false;
-      at = candidate.end;
-    }
-    return true;
+    return this.#objects.bytes;
   }
 
   /**
    * Settles a folio, or each object of a range. KHO_ENOENT unless exactly this was preserved, KHO_EBUSY if any of it
    * is settled already; then nothing is settled.
    */
-  settle(pages: PageRange | Folio, how: 'claimed' | 'discarded'): void {
+  settle(pages: PageRange | Folio, how: Settlement): void {
     const folios = 'order' in pages ? [pages] : [...naturalOrders(pages.address, pages.pages)];
-    const objects = folios.map((folio) => this.#find(folio));
-    for (const object of objects) {
-      if (object.settled !== undefined) {
-        throw new KhoError('KHO_EBUSY', `the memory at ${hex(object.address)} was ${object.settled} before`, {
-          address: object.address,
-        });
-      }
+    const numbers = folios.map((folio) => this.#find(folio));
+    for (const number of numbers) {
+      const before = this.#settled[number];
+      if (before === undefined) continue;
+      const { address } = this.#objects.folios[number];
+      throw new KhoError('KHO_EBUSY', `the memory at ${hex(address)} was ${before} before`, { address });
     }
-    for (const object of objects) object.settled = how;
+    for (const number of numbers) this.#settled[number] = how;
   }
 
   /** Settles the object that begins at `address`, whatever its order. The same errors. */
@@ -98,40 +60,24 @@ export class PreservedMemory {
   }
 
   /** Settles whatever objects lie in a range: blobs, whose readers know only address and size. */
-  settleRange(address: PhysicalAddress, size: number, how: 'claimed' | 'discarded'): void {
-    for (let index = this.#firstEndingAfter(address); index < this.#objects.length; index++) {
-      const object = this.#objects[index];
-      if (object === undefined || object.address >= after(address, size)) break;
-      object.settled ??= how;
-    }
+  settleRange(address: PhysicalAddress, size: number, how: Settlement): void {
+    for (const number of this.#objects.overlapping(address, size)) this.#settled[number] ??= how;
   }
 
   unclaimed(): Folio[] {
-    return this.#objects
-      .filter(({ settled }) => settled === undefined)
-      .map(({ address, order }) => ({ address, order }));
+    return this.#objects.folios.filter((_, number) => this.#settled[number] === undefined);
   }
 
-  #find({ address, order }: Folio): PreservedObject {
-    const object = this.#objects[this.#firstEndingAfter(address)];
-    if (object?.address === address && object.order === order) return object;
-    const there =
-      object !== undefined && object.address <= address
-        ? `; an object of order ${object.order} at ${hex(object.address)} was`
-        : '';
+  #find({ address, order }: Folio): number {
+    const number = this.#objects.at(address);
+    if (number >= 0 && this.#objects.folios[number].order === order) return number;
+    let there = '';
+    for (const other of this.#objects.overlapping(address, 1)) {
+      const object = this.#objects.folios[other];
+      there = `; an object of order ${object.order} at ${hex(object.address)} was`;
+    }
     throw new KhoError('KHO_ENOENT', `no object of order ${order} at ${hex(address)} was preserved${there}`, {
       address,
     });
-  }
-
-  #firstEndingAfter(address: PhysicalAddress): number {
-    let low = 0;
-    let high = this.#objects.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if ((this.#objects[middle]?.end ?? 0) > address) high = middle;
-      else low = middle + 1;
-    }
-    return low;
   }
 }

@@ -106,6 +106,18 @@ describe('the boot-time allocations', () => {
     expect(buffers?.address).toBeLessThan(4 * GIB);
   });
 
+  it('take smaller bounce buffers where 64 MiB are not free, and none where not even 1 MiB is', () => {
+    const buffers = (scratch: number): number => {
+      const memblock = pc(4 * GIB);
+      memblock.markKhoScratch(at(2 * GIB), scratch);
+      memblock.markKhoScratch(at(4 * GIB), 256 * MIB);
+      memblock.setKhoScratchOnly();
+      return reserveBootAllocations(memblock, PC).find(({ name }) => name === 'swiotlb')?.size ?? 0;
+    };
+    expect([80, 63, 20, 1].map((size) => buffers(size * MIB) / MIB)).toEqual([64, 32, 16, 1]);
+    expect(buffers(MIB / 2)).toBe(0);
+  });
+
   it('reserve the initrd as it is and keep clear of it', () => {
     const memblock = pc(512 * MIB);
     const initrd = { address: at(500 * MIB), size: 12 * MIB };

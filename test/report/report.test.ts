@@ -43,6 +43,22 @@ test('over budget the line says by how much, even where rounding hides it', () =
   expect(blackoutLine({ timeline })).toMatch(/= 53\.0ms$/);
 });
 
+test('a kernel that was loaded is told of as a part of prepare', () => {
+  const record = handWrittenRecord();
+  expect(timeReport(record)).not.toHaveProperty('kexecLoad');
+  const load = { phase: 'prepare', thread: 0, queued: 0 } as const;
+  const spans = [
+    ...record.timeline.spans,
+    { ...load, step: 'read the kernel', start: 1, end: 13 },
+    { ...load, step: 'load the kernel', start: 13, end: 16.5 },
+    { ...load, step: 'load the boot record', start: 17, end: 18 },
+  ];
+  const loaded = { ...record, timeline: { ...record.timeline, spans } };
+  expect(timeReport(loaded).kexecLoad).toBeCloseTo(15.5);
+  expect(timeLines(loaded)[2]).toBe('Prepare loaded the kernel in 15.5ms; the blackout has no part of it');
+  expect(timeReport(loaded).blackout).toEqual(timeReport(record).blackout);
+});
+
 test('a line of more than ten seconds is in seconds as a whole', () => {
   const line = blackoutLine({ timeline: timelineOf([1, 12_000]), budget: { blackout: 500, onOverrun: 'ignore' } });
   expect(line).toBe('Blackout: freeze 0.001s + serialize 12.000s = 12.001s (budget 0.500s, 11.501s over)');

@@ -17,6 +17,8 @@ export interface CommandResult {
 interface CommandOptions {
   readonly cwd?: string;
   readonly input?: string;
+  /** Variables beside those of this process. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Runs the built command in a process of its own. */
@@ -36,7 +38,7 @@ export function startKhorus(
   const child = execFile(
     process.execPath,
     [MAIN, ...args],
-    { cwd: options.cwd ?? ROOT, maxBuffer: 2 ** 26, env: { ...process.env, NO_COLOR: '1' } },
+    { cwd: options.cwd ?? ROOT, maxBuffer: 2 ** 26, env: { ...process.env, NO_COLOR: '1', ...options.env } },
     (_error, stdout, stderr) => finish({ code: child.exitCode, stdout, stderr }),
   );
   child.stdin?.end(options.input ?? '');

@@ -1,4 +1,11 @@
-import { PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, physicalAddress } from '../../memblock/index.js';
+import {
+  after,
+  PAGE_SIZE,
+  PHYS_ADDR_MAX,
+  type PhysicalAddress,
+  type PhysicalMemory,
+  physicalAddress,
+} from '../../memblock/index.js';
 import type { FirmwareRange } from '../architecture.js';
 import { SETUP_HEADER } from './bz-image.js';
 import { E820_TYPE_RAM, E820_TYPE_RESERVED } from './e820.js';
@@ -9,8 +16,8 @@ import { E820_TYPE_RAM, E820_TYPE_RESERVED } from './e820.js';
  */
 export const BOOT_PARAMS_SIZE = PAGE_SIZE;
 const E820_ENTRIES = 0x1e8; // u8
-const BOOT_FLAG = 0x1fe; // u16
-const HEADER_MAGIC = 0x202; // u32
+export const BOOT_FLAG = 0x1fe; // u16
+export const HEADER_MAGIC = 0x202; // u32
 const VERSION = 0x206; // u16
 const TYPE_OF_LOADER = 0x210; // u8
 const LOADFLAGS = 0x211; // u8
@@ -92,12 +99,12 @@ export function decodeBootParams(page: Uint8Array): BootParams | undefined {
     const at = E820_TABLE + index * E820_ENTRY_SIZE;
     const base = Number(view.getBigUint64(at, true));
     const size = Number(view.getBigUint64(at + 8, true));
-    if (base + size > 2 ** 52) return;
+    if (base + size > PHYS_ADDR_MAX) return;
     firmware.push({ base: physicalAddress(base), size, usable: view.getUint32(at + 16, true) === E820_TYPE_RAM });
   }
   const setupData = Number(view.getBigUint64(SETUP_DATA, true));
   const commandLine = view.getUint32(EXT_CMD_LINE_PTR, true) * 2 ** 32 + view.getUint32(CMD_LINE_PTR, true);
-  if (setupData > 2 ** 52 || commandLine > 2 ** 52) return;
+  if (setupData > PHYS_ADDR_MAX || commandLine > PHYS_ADDR_MAX) return;
   return {
     firmware,
     commandLineAddress: physicalAddress(commandLine),
@@ -105,10 +112,20 @@ export function decodeBootParams(page: Uint8Array): BootParams | undefined {
   };
 }
 
-/** The NUL-terminated command line at `address`; at most {@link COMMAND_LINE_SIZE} bytes. */
+/**
+ * The NUL-terminated command line at `address`; at most {@link COMMAND_LINE_SIZE} bytes. Read a page at a time, because
+ * what follows its last page may be no memory, or not in the image.
+ */
 export function readCommandLine(memory: PhysicalMemory, address: PhysicalAddress): string {
   if (address === 0) return '';
-  const bytes = memory.read(address, COMMAND_LINE_SIZE);
-  const end = bytes.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+  const text = new Uint8Array(COMMAND_LINE_SIZE);
+  for (let length = 0; length < COMMAND_LINE_SIZE; ) {
+    const at = after(address, length);
+    const part = text.subarray(length, Math.min(COMMAND_LINE_SIZE, length + PAGE_SIZE - (at % PAGE_SIZE)));
+    memory.readInto(at, part);
+    const end = part.indexOf(0);
+    if (end >= 0) return new TextDecoder().decode(text.subarray(0, length + end));
+    length += part.length;
+  }
+  return new TextDecoder().decode(text);
 }

@@ -1,0 +1,65 @@
+import { join } from 'node:path';
+import { readRecord } from '../coordinator/index.js';
+import { KhoError } from '../errors.js';
+import { findingLines, type InspectReport, inspectBytes, inspectLines, inspectPath } from '../inspect/index.js';
+import { readStdin } from './stdin.js';
+import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
+
+export interface InspectCommandOptions {
+  readonly trees?: boolean;
+  readonly bootParams?: number;
+  readonly root?: number;
+  readonly extract?: string;
+  readonly force?: boolean;
+  /** False with `--no-contents`. */
+  readonly contents?: boolean;
+}
+
+/** `khorus inspect`: what a file holds of a handover, and what is wrong with it. */
+export async function inspectFile(
+  path: string,
+  options: InspectCommandOptions,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<number> {
+  if (options.force === true && options.extract === undefined) {
+    throw new KhoError('KHO_EINVAL', '--force replaces what --extract names; give --extract FILE too', {
+      field: 'force',
+    });
+  }
+  if (options.root !== undefined && options.bootParams !== undefined) {
+    throw new KhoError('KHO_EINVAL', 'give either --boot-params or --root: each says where the handover begins', {
+      field: 'root',
+    });
+  }
+  const report =
+    path === '-'
+      ? await inspectStdin(options)
+      : await inspectPath(path, { ...options, ...(await ownersOf(path)), signal });
+  const failed = report.findings.some(({ severity }) => severity === 'error');
+  if (terminal.json) terminal.printJson({ ...report });
+  else if (terminal.quiet)
+    for (const line of findingLines(report.findings.filter(isError))) terminal.streams.stderr.write(`${line}\n`);
+  else for (const line of inspectLines(report, { trees: options.trees === true })) terminal.print(line);
+  return failed ? EXIT_FAILED : EXIT_DONE;
+}
+
+async function inspectStdin({ extract }: InspectCommandOptions): Promise<InspectReport> {
+  if (extract !== undefined)
+    throw new KhoError('KHO_EINVAL', '--extract needs a memory image, which cannot come from stdin');
+  return inspectBytes(await readStdin(), 'stdin');
+}
+
+function isError({ severity }: InspectReport['findings'][number]): boolean {
+  return severity === 'error';
+}
+
+/** Beside an image of ours lies run.json, which knows whose the pages are that no structure of the kernel's names. */
+async function ownersOf(path: string): Promise<{ owners?: ReadonlyMap<number, string> }> {
+  const record = await readRecord(join(path, 'run.json')).catch(() => undefined);
+  if (record === undefined) return {};
+  const owners = record.ranges.flatMap(({ address, owner }): [number, string][] =>
+    owner.kind === 'pages' ? [[address, `driver ${owner.name}`]] : [],
+  );
+  return { owners: new Map(owners) };
+}

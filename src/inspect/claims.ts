@@ -1,0 +1,150 @@
+import { KhoError } from '../errors.js';
+import { type FolioIndex, folioEnd, hex, naturalOrders, PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
+
+/** What the objects of one owner come to. */
+export interface OwnerClaim {
+  readonly owner: string;
+  readonly objects: number;
+  readonly bytes: number;
+}
+
+/** Preserved memory without holes that nobody claims. */
+export interface UnclaimedRange {
+  readonly address: number;
+  readonly size: number;
+  readonly objects: number;
+}
+
+/**
+ * Who owns which preserved object. Each claim is also a check that the object was preserved as its restore expects, and
+ * every object has one owner; what is wrong is returned as a KHO_ETRACKER.
+ */
+export class Claims {
+  readonly #objects: FolioIndex;
+  /** Owner by number of the object. */
+  readonly #owners: (string | undefined)[];
+  readonly #sums = new Map<string, { objects: number; bytes: number }>();
+
+  constructor(objects: FolioIndex) {
+    this.#objects = objects;
+    this.#owners = new Array(objects.folios.length).fill(undefined);
+  }
+
+  /** The order of the object that begins at an address, undefined if none does. */
+  readonly orderAt = (address: PhysicalAddress): number | undefined => {
+    const number = this.#objects.at(address);
+    return number < 0 ? undefined : this.#objects.folios[number].order;
+  };
+
+  /** One object, as kho_restore_folio() takes it back; of any order if none is given. */
+  folio(owner: string, what: string, address: PhysicalAddress, order?: number): KhoError[] {
+    const first = this.#objects.at(address);
+    const { folios } = this.#objects;
+    // A damaged tracker may have several of different orders.
+    for (let number = first; first >= 0 && folios[number]?.address === address; number++) {
+      if (order === undefined || folios[number].order === order) return this.#take(owner, what, number);
+    }
+    if (first >= 0) {
+      const there = `is preserved at order ${folios[first].order}`;
+      return [wrong(`${what} at ${hex(address)} ${there}; its restore expects order ${order}`, address)];
+    }
+    return [this.#notPreserved(what, address)];
+  }
+
+  /** A range of pages, as kho_restore_pages() takes it back: in the orders that its address and length give. */
+  pages(owner: string, what: string, address: PhysicalAddress, pages: number): KhoError[] {
+    const problems: KhoError[] = [];
+    for (const folio of naturalOrders(address, pages)) {
+      const [problem] = this.folio(owner, what, folio.address, folio.order);
+      // The first says it; a range of a gigabyte need not say it of each of its pieces.
+      if (problem !== undefined && problems.length === 0) problems.push(problem);
+    }
+    return problems;
+  }
+
+  /** Whatever objects a blob lies in; the first must begin with it. That all of it is preserved is checked elsewhere. */
+  blob(owner: string, what: string, address: PhysicalAddress, size: number): KhoError[] {
+    const problems: KhoError[] = [];
+    for (const number of this.#objects.overlapping(address, size)) {
+      const { address: start } = this.#objects.folios[number];
+      if (start < address) {
+        problems.push(
+          wrong(
+            `${what} at ${hex(address)} lies inside the object at ${hex(start)}: it cannot be restored alone`,
+            address,
+          ),
+        );
+      }
+      problems.push(...this.#take(owner, what, number));
+    }
+    return problems;
+  }
+
+  /** Claims by owner, in the order in which owners made their first. */
+  owners(): OwnerClaim[] {
+    return [...this.#sums].map(([owner, sum]) => ({ owner, ...sum }));
+  }
+
+  /** What nobody claims, neighbours joined. */
+  unclaimed(): UnclaimedRange[] {
+    const ranges: { address: number; size: number; objects: number }[] = [];
+    for (const [number, owner] of this.#owners.entries()) {
+      if (owner !== undefined) continue;
+      const folio = this.#objects.folios[number];
+      const last = ranges.at(-1);
+      if (last !== undefined && last.address + last.size === folio.address) {
+        last.size += folioEnd(folio) - folio.address;
+        last.objects++;
+      } else {
+        ranges.push({ address: folio.address, size: folioEnd(folio) - folio.address, objects: 1 });
+      }
+    }
+    return ranges;
+  }
+
+  /** Gives what nobody claimed to those whom somebody else names, by address. */
+  nameRest(owners: ReadonlyMap<number, string>): void {
+    for (const [number, { address }] of this.#objects.folios.entries()) {
+      const owner = this.#owners[number] === undefined ? owners.get(address) : undefined;
+      if (owner !== undefined) this.#assign(number, owner);
+    }
+  }
+
+  #take(owner: string, what: string, number: number): KhoError[] {
+    const before = this.#owners[number];
+    const { address } = this.#objects.folios[number];
+    if (before !== undefined && before !== owner) {
+      return [
+        wrong(
+          `${what} at ${hex(address)} is part of ${owner} and of ${before}: only one of them can restore it`,
+          address,
+        ),
+      ];
+    }
+    if (before === undefined) this.#assign(number, owner);
+    return [];
+  }
+
+  #assign(number: number, owner: string): void {
+    this.#owners[number] = owner;
+    const sum = this.#sums.get(owner) ?? { objects: 0, bytes: 0 };
+    sum.objects++;
+    sum.bytes += PAGE_SIZE * 2 ** this.#objects.folios[number].order;
+    this.#sums.set(owner, sum);
+  }
+
+  #notPreserved(what: string, address: PhysicalAddress): KhoError {
+    for (const number of this.#objects.overlapping(address, 1)) {
+      const { address: start, order } = this.#objects.folios[number];
+      return wrong(
+        `${what} at ${hex(address)} lies inside the preserved object of order ${order} at ${hex(start)}: it cannot be restored alone`,
+        address,
+      );
+    }
+    return wrong(`${what} at ${hex(address)} is not preserved`, address);
+  }
+}
+
+function wrong(text: string, address: number): KhoError {
+  return new KhoError('KHO_ETRACKER', text, { address });
+}

@@ -1,0 +1,44 @@
+import { MEMBLOCK_COMPATIBLE, MEMBLOCK_SUBTREE_NAME, readReservation } from '../abi/index.js';
+import { KhoError } from '../errors.js';
+import type { FdtReader } from '../fdt/index.js';
+import { alignDown, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
+import { type ContentState, type InspectContext, isHeld, mayRead, noteClaims, sha256Of } from './context.js';
+
+/** A `reserve_mem=` area that is handed over. */
+export interface ReservationReport {
+  readonly name: string;
+  readonly address: number;
+  readonly size: number;
+  readonly content: ContentState;
+  /** SHA-256 of its whole pages, if they were read: a part of a page at the end is not preserved. */
+  readonly sha256?: string;
+}
+
+/** Reads the memblock sub-FDT, node by node, and claims the pages. KHO_EIMAGE for another compatible. */
+export function inspectReservations(context: InspectContext, { root }: FdtReader): ReservationReport[] {
+  const compatible = root.property('compatible')?.string();
+  if (compatible !== MEMBLOCK_COMPATIBLE) {
+    const text = `the ${MEMBLOCK_SUBTREE_NAME} blob is '${compatible}', expected '${MEMBLOCK_COMPATIBLE}'`;
+    throw new KhoError('KHO_EIMAGE', text);
+  }
+  return [...root.children()].flatMap((node) => {
+    const area = context.findings.attempt(() => readReservation(node));
+    if (area === undefined) return [];
+    const { name, address, size } = area;
+    // Linux preserves size >> PAGE_SHIFT pages from the page of the address on.
+    const pages = Math.floor(size / PAGE_SIZE);
+    const first = physicalAddress(alignDown(address, PAGE_SIZE));
+    const owner = `reserve_mem '${name}'`;
+    noteClaims(context, (claims) => claims.pages(owner, owner, first, pages), 'reserve_mem');
+    return [{ name, address, size, ...contentOf(context, address, pages * PAGE_SIZE) }];
+  });
+}
+
+function contentOf(context: InspectContext, address: number, size: number): { content: ContentState; sha256?: string } {
+  const { memory, findings, contents } = context;
+  if (!contents) return { content: 'not asked for' };
+  if (!isHeld(memory, address, size)) return { content: 'not in this file' };
+  if (!mayRead(context, size)) return { content: 'too large' };
+  const sha256 = findings.attempt(() => sha256Of(memory, physicalAddress(address), size));
+  return sha256 === undefined ? { content: 'damaged' } : { content: 'read', sha256 };
+}
