@@ -23,6 +23,7 @@ export class Claims {
   readonly #objects: FolioIndex;
   /** Owner by number of the object. */
   readonly #owners: (string | undefined)[];
+  readonly #sums = new Map<string, { objects: number; bytes: number }>();
 
   constructor(objects: FolioIndex) {
     this.#objects = objects;
@@ -79,17 +80,9 @@ export class Claims {
     return problems;
   }
 
-  /** Claims by owner, in the order in which they were made. */
+  /** Claims by owner, in the order in which owners made their first. */
   owners(): OwnerClaim[] {
-    const sums = new Map<string, { objects: number; bytes: number }>();
-    for (const [number, owner] of this.#owners.entries()) {
-      if (owner === undefined) continue;
-      const sum = sums.get(owner) ?? { objects: 0, bytes: 0 };
-      sum.objects++;
-      sum.bytes += PAGE_SIZE * 2 ** this.#objects.folios[number].order;
-      sums.set(owner, sum);
-    }
-    return [...sums].map(([owner, sum]) => ({ owner, ...sum }));
+    return [...this.#sums].map(([owner, sum]) => ({ owner, ...sum }));
   }
 
   /** What nobody claims, neighbours joined. */
@@ -111,8 +104,9 @@ export class Claims {
 
   /** Gives what nobody claimed to those whom somebody else names, by address. */
   nameRest(owners: ReadonlyMap<number, string>): void {
-    for (const [number, owner] of this.#owners.entries()) {
-      if (owner === undefined) this.#owners[number] = owners.get(this.#objects.folios[number].address);
+    for (const [number, { address }] of this.#objects.folios.entries()) {
+      const owner = this.#owners[number] === undefined ? owners.get(address) : undefined;
+      if (owner !== undefined) this.#assign(number, owner);
     }
   }
 
@@ -127,8 +121,16 @@ export class Claims {
         ),
       ];
     }
-    this.#owners[number] = owner;
+    if (before === undefined) this.#assign(number, owner);
     return [];
+  }
+
+  #assign(number: number, owner: string): void {
+    this.#owners[number] = owner;
+    const sum = this.#sums.get(owner) ?? { objects: 0, bytes: 0 };
+    sum.objects++;
+    sum.bytes += PAGE_SIZE * 2 ** this.#objects.folios[number].order;
+    this.#sums.set(owner, sum);
   }
 
   #notPreserved(what: string, address: PhysicalAddress): KhoError {

@@ -15,6 +15,7 @@ import {
   FolioIndex,
   hex,
   Memblock,
+  PAGE_SIZE,
   type PhysicalAddress,
   type PhysicalMemory,
   walkRadixTree,
@@ -77,6 +78,8 @@ export interface HandoverReport {
     readonly bytes: number;
     readonly ranges: readonly UnclaimedRange[];
   };
+  /** Whether it looks as if the memory was taken after the next kernel booted, when all this may have been overwritten. */
+  readonly reused: boolean;
   readonly findings: readonly Finding[];
 }
 
@@ -114,7 +117,7 @@ export function inspectHandover(
     ...early,
     claims: tracker?.readable === true ? new Claims(tracker.objects) : undefined,
   };
-  noteClaims(context, (claims) => claims.folio('root FDT', 'the root FDT', rootAddress, 0), 'root FDT');
+  noteClaims(context, (claims) => claims.blob('root FDT', 'the root FDT', rootAddress, ROOT_FDT_SIZE), 'root FDT');
 
   const known: KnownBlobs = {};
   const reusedBlobs: string[] = [];
@@ -126,7 +129,10 @@ export function inspectHandover(
   if (tracker?.readable === true) {
     noteState(context, tracker, { record, scratch: scratch ?? [], rootAddress, subtrees: root.subtrees });
   }
-  noteReuse(findings, rootAddress, [
+  const reused = noteReuse(findings, rootAddress, [
+    ...(record !== undefined && record.address % PAGE_SIZE !== 0
+      ? [`boot_params are there only as the copy of a running kernel, at ${hex(record.address)}`]
+      : []),
     ...(root.reused ? ['the page of the root FDT holds none'] : []),
     ...(tracker === undefined ? [] : tracker.reuse),
     ...(tracker?.readable === true && tracker.objects.folios.length === 0 && subtrees.length > 0
@@ -152,6 +158,7 @@ export function inspectHandover(
     subtrees,
     ...known,
     ...claimsReport(context, owners),
+    reused,
     findings: findings.list(),
   };
 }
@@ -256,12 +263,13 @@ function memoryOf(memory: PhysicalMemory): Memblock {
 }
 
 /** Structures that are no longer there are mostly gone for one reason. */
-function noteReuse(findings: Findings, address: number, reasons: readonly string[]): void {
-  if (reasons.length === 0) return;
+function noteReuse(findings: Findings, address: number, reasons: readonly string[]): boolean {
+  if (reasons.length === 0) return false;
   const text =
     `this memory may have been taken after the next kernel booted, when pages of a handover are free for other use: ` +
     `${reasons.join(', ')}`;
   findings.add('warning', new KhoError('KHO_EIMAGE', text, { address }));
+  return true;
 }
 
 function claimsReport({ claims }: InspectContext, owners: ReadonlyMap<number, string> | undefined) {

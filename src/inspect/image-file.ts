@@ -89,10 +89,17 @@ export interface ChosenStart {
  * real, since every kexec leaves one and the next overwrites it only where it happens to load its own to the same place:
  * of those the one with the highest kexec count is taken, pages before copies.
  *
- * KHO_EIMAGE if there is none; the message names root FDTs that lie in memory all the same.
+ * KHO_EINVAL for an address that cannot be one, KHO_EIMAGE if there is none; the message names root FDTs that lie in memory all the same.
  */
 export function chooseStart(memory: PhysicalMemory, { bootParams, root }: StartOptions): ChosenStart {
-  if (root !== undefined) return { start: { root: physicalAddress(root) }, others: [] };
+  if (root !== undefined) {
+    if (root % PAGE_SIZE !== 0) {
+      throw new KhoError('KHO_EINVAL', `${hex(root)} is not the address of a page, as a root FDT's is`, {
+        field: 'root',
+      });
+    }
+    return { start: { root: physicalAddress(root) }, others: [] };
+  }
   if (bootParams !== undefined) {
     return { start: { record: X86_64.readBootRecord(memory, physicalAddress(bootParams)) }, others: [] };
   }
@@ -143,19 +150,24 @@ function kexecCount(memory: PhysicalMemory, { root }: BootRecord): number {
 }
 
 function noHandover(memory: PhysicalMemory): KhoError {
-  const roots: number[] = [];
-  for (const address of rootFdts(memory)) {
-    roots.push(address);
-    if (roots.length > ROOTS_NAMED) break;
-  }
+  const roots = namedRoots(memory);
   const none =
     'no boot record: nothing in memory below 64 GiB is a boot_params page whose setup_data has a kho_data (type 10)';
   if (roots.length === 0) return new KhoError('KHO_EIMAGE', `${none}, and there is no root FDT of KHO either`);
-  const named = `${roots.slice(0, ROOTS_NAMED).map(hex).join(', ')}${roots.length > ROOTS_NAMED ? ', …' : ''}`;
   return new KhoError(
     'KHO_EIMAGE',
-    `${none}; it was never written, as before kexec jumps, or has been overwritten since. There are root FDTs of KHO at ${named}: read one with --root ADDRESS`,
+    `${none}; it was never written, as before kexec jumps, or has been overwritten since. ` +
+      `There are root FDTs of KHO at ${roots.map(hex).join(', ')}: read one with --root ADDRESS`,
   );
+}
+
+/** Addresses of root FDTs that lie in memory, whether anything leads to them or not; the first few, from the top down. */
+export function namedRoots(memory: PhysicalMemory): PhysicalAddress[] {
+  const roots: PhysicalAddress[] = [];
+  for (const address of rootFdts(memory)) {
+    if (roots.push(address) === ROOTS_NAMED) break;
+  }
+  return roots;
 }
 
 /** Pages that begin with an FDT whose compatible is a KHO's. */

@@ -7,7 +7,14 @@ import { type FdtReport, inspectFdt, inspectRawBlob, looksLikeFdt, type RawBlobR
 import { checkDebugfs, type DebugfsCheck } from './debugfs-check.js';
 import { type Finding, Findings } from './findings.js';
 import { type HandoverReport, type HandoverStart, type InspectOptions, inspectHandover } from './handover-report.js';
-import { type ChosenStart, chooseStart, type ImageFileReport, openImageFile, type StartOptions } from './image-file.js';
+import {
+  type ChosenStart,
+  chooseStart,
+  type ImageFileReport,
+  namedRoots,
+  openImageFile,
+  type StartOptions,
+} from './image-file.js';
 import { RecordedMemory } from './recorded-memory.js';
 
 /** A memory image, and the handover in it. */
@@ -92,6 +99,7 @@ async function inspectImage(
     const handover = inspectHandover(memory, chosen.start, options);
     const findings = new Findings();
     noteStart(findings, chosen);
+    if (handover.reused) noteOtherRoots(findings, memory, rootOf(chosen.start));
     const debugfs = directory === undefined ? undefined : await checkDebugfs(directory, memory, handover, findings);
     const extracted =
       options.extract === undefined ? undefined : await extract(memory, chosen.start, options.extract, options);
@@ -121,6 +129,20 @@ function noteStart(findings: Findings, { start, others, doubt }: ChosenStart): v
     const text = `there is another boot record at ${hex(address)}, an earlier one or a copy: it leads to the root FDT at ${hex(root)}`;
     findings.add('info', new KhoError('KHO_EEXIST', text, { address }), 'other boot records');
   }
+}
+
+/** A kernel that runs prepares a handover of its own: its root FDT may be what somebody looks for. */
+function noteOtherRoots(findings: Findings, memory: ImageMemory, read: number): void {
+  const others = namedRoots(memory).filter((address) => address !== read);
+  if (others.length === 0) return;
+  const text =
+    `there are other root FDTs of KHO at ${others.map(hex).join(', ')}: the kernel that was running may have begun a ` +
+    `handover of its own; read one with --root ADDRESS`;
+  findings.add('info', new KhoError('KHO_EEXIST', text));
+}
+
+function rootOf(start: HandoverStart): number {
+  return 'record' in start ? start.record.root : start.root;
 }
 
 /**

@@ -14,6 +14,9 @@ const UNCLAIMED_LISTED = 10;
 /** Width of the names at the beginning of lines. */
 const LABEL_WIDTH = 14;
 const NAME_WIDTH = 16;
+const OWNER_WIDTH = 28;
+/** What areas of scratch are for; those after the first two belong to nodes. */
+const SCRATCH_KINDS = ['lowmem', 'global'];
 
 /** The report as people read it; `trees` prints every FDT too. */
 export function inspectLines(report: InspectReport, { trees = false }: { readonly trees?: boolean } = {}): string[] {
@@ -67,14 +70,7 @@ function imageLines(report: ImageReport, trees: boolean): string[] {
     ...(metadata === undefined
       ? []
       : [line('from', `${printable(metadata.previousRelease)}, kexec ${metadata.kexecCount}`)]),
-    ...(scratch === undefined
-      ? []
-      : [
-          line(
-            'scratch',
-            scratch.areas.map(({ address, size }) => `${hex(address)} (${formatBytes(size)})`).join(', ') || 'none',
-          ),
-        ]),
+    ...(scratch === undefined ? [] : [line('scratch', scratch.areas.map(areaText).join(', ') || 'none')]),
     ...(tracker === undefined
       ? []
       : [
@@ -169,10 +165,12 @@ function claimLines({ claims, unclaimed, tracker }: ImageReport): string[] {
   const { objects, bytes, ranges } = unclaimed;
   return [
     'preserved by',
-    ...claims.map((claim) => item(claim.owner, `${plural(claim.objects, 'object')}, ${formatBytes(claim.bytes)}`, 28)),
+    ...withoutMemfds(claims).map((claim) =>
+      item(claim.owner, `${plural(claim.objects, 'object')}, ${formatBytes(claim.bytes)}`, OWNER_WIDTH),
+    ),
     ...(objects === 0
       ? []
-      : [item('unclaimed by any known structure', `${plural(objects, 'object')}, ${formatBytes(bytes)}`, 28)]),
+      : [`  unclaimed by any known structure: ${plural(objects, 'object')}, ${formatBytes(bytes)}`]),
     ...ranges
       .slice(0, UNCLAIMED_LISTED)
       .map((range) => `    ${hex(range.address)}  ${formatBytes(range.size)}, ${plural(range.objects, 'object')}`),
@@ -180,6 +178,19 @@ function claimLines({ claims, unclaimed, tracker }: ImageReport): string[] {
       ? [`    and ${formatCount(ranges.length - UNCLAIMED_LISTED)} more ranges`]
       : []),
   ];
+}
+
+function areaText({ address, size }: { readonly address: number; readonly size: number }, index: number): string {
+  return `${SCRATCH_KINDS[index] ?? 'node'} ${hex(address)} (${formatBytes(size)})`;
+}
+
+/** Many memfds are one line; what each has stands with it above. */
+function withoutMemfds(claims: ImageReport['claims']): ImageReport['claims'] {
+  const memfds = claims.filter(({ owner }) => owner.startsWith('memfd '));
+  if (memfds.length < 2) return claims;
+  const sum = (of: 'objects' | 'bytes'): number => memfds.reduce((total, claim) => total + claim[of], 0);
+  const others = claims.filter((claim) => !memfds.includes(claim));
+  return [...others, { owner: `${memfds.length} memfds`, objects: sum('objects'), bytes: sum('bytes') }];
 }
 
 function debugfsText(equal: number, shorter: readonly string[]): string {

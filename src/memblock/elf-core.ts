@@ -32,6 +32,8 @@ export const ELF_DATA_LITTLE = 1;
 export const ELF_VERSION = 1;
 export const ELF_TYPE_CORE = 4;
 export const ELF_MACHINE_X86_64 = 62;
+/** What QEMU writes for the same machine while its CPU is not in 64-bit mode. */
+const ELF_MACHINE_386 = 3;
 export const ELF_LOAD = 1;
 /** Flags of a segment: readable, writable, executable. */
 export const ELF_FLAGS_RWX = 7;
@@ -119,12 +121,13 @@ interface Segment extends FileExtent {
 function readProgramHeaders(read: FileReader, fileSize: number): DataView {
   if (fileSize < ELF_HEADER_SIZE) throw bad(`has ${fileSize} bytes, too few for its header: cut short`, fileSize);
   const header = viewOf(read(0, ELF_HEADER_SIZE));
+  const machine = header.getUint16(E_MACHINE, true);
   const wanted: [what: string, at: number, value: number, found: number][] = [
     ['class', E_CLASS, ELF_CLASS_64, header.getUint8(E_CLASS)],
     ['byte order', E_DATA, ELF_DATA_LITTLE, header.getUint8(E_DATA)],
     ['version', E_IDENT_VERSION, ELF_VERSION, header.getUint8(E_IDENT_VERSION)],
     ['type', E_TYPE, ELF_TYPE_CORE, header.getUint16(E_TYPE, true)],
-    ['machine', E_MACHINE, ELF_MACHINE_X86_64, header.getUint16(E_MACHINE, true)],
+    ['machine', E_MACHINE, ELF_MACHINE_X86_64, machine === ELF_MACHINE_386 ? ELF_MACHINE_X86_64 : machine],
     ['size of a program header', E_PHENTSIZE, ELF_PROGRAM_HEADER_SIZE, header.getUint16(E_PHENTSIZE, true)],
   ];
   for (const [what, at, value, found] of wanted) {
