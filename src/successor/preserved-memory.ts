@@ -50,11 +50,11 @@ export class PreservedMemory {
 
   /** Settles the object that begins at `address`, whatever its order. The same errors. */
   settleAt(address: PhysicalAddress, how: 'claimed' | 'discarded'): Folio {
-    const object = this.#objects[this.#firstEndingAfter(address)];
-    if (object?.address !== address) {
+    const number = this.#objects.at(address);
+    if (number < 0) {
       throw new KhoError('KHO_ENOENT', `no object that begins at ${hex(address)} was preserved`, { address });
     }
-    const folio = { address, order: object.order };
+    const folio = this.#objects.folios[number];
     this.settle(folio, how);
     return folio;
   }

@@ -1,16 +1,18 @@
 import { expect, test } from 'vitest';
-import { physicalAddress } from '#dist/memblock/index.js';
+import { FolioIndex, physicalAddress } from '#dist/memblock/index.js';
 import { PreservedMemory } from '#dist/successor/preserved-memory.js';
 import { thrown } from '../memblock/thrown.js';
 
 const at = (page: number) => physicalAddress(page * 4096);
 /** Of order 1 and 0, side by side, and order 2 after a gap. */
 const preserved = () =>
-  new PreservedMemory([
-    { address: at(2), order: 1 },
-    { address: at(4), order: 0 },
-    { address: at(8), order: 2 },
-  ]);
+  new PreservedMemory(
+    new FolioIndex([
+      { address: at(2), order: 1 },
+      { address: at(4), order: 0 },
+      { address: at(8), order: 2 },
+    ]),
+  );
 
 test('an object is settled by its first address alone, which tells its order', () => {
   const memory = preserved();
