@@ -49,7 +49,7 @@ export class PreservedMemory {
   }
 
   /** Settles the object that begins at `address`, whatever its order. The same errors. */
-  settleAt(address: PhysicalAddress, how: 'claimed' | 'discarded'): Folio {
+  settleAt(address: PhysicalAddress, how: Settlement): Folio {
     const number = this.#objects.at(address);
     if (number < 0) {
       throw new KhoError('KHO_ENOENT', `no object that begins at ${hex(address)} was preserved`, { address });
