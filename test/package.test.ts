@@ -46,11 +46,12 @@ test('packed and installed into an empty directory, the command, the library and
     join(directory, 'use.js'),
     `import { KhoError, runHandover } from 'khorus';
      import { defineDriver } from 'khorus/driver';
+     import { readLuo } from 'khorus/abi';
      import { FdtReader } from 'khorus/fdt';
-     console.log([KhoError, runHandover, defineDriver, FdtReader].map((value) => typeof value).join());`,
+     console.log([KhoError, runHandover, defineDriver, readLuo, FdtReader].map((value) => typeof value).join());`,
   );
   expect((await run(process.execPath, ['use.js'], { cwd: directory })).stdout).toBe(
-    'function,function,function,function\n',
+    'function,function,function,function,function\n',
   );
 
   // TypeScript where nothing can load it: Node 22.18 and later can by itself.

@@ -80,12 +80,13 @@ export const MEMFD_FOLIO_DIRTY = 0x1;
 export const MEMFD_FOLIO_UPTODATE = 0x2;
 const KNOWN_FOLIO_FLAGS = MEMFD_FOLIO_DIRTY | MEMFD_FOLIO_UPTODATE;
 
-const POS_AT = 0;
-const SIZE_AT = 8;
-const SEALS_AT = 16;
-const FLAGS_AT = 20;
-const FOLIO_COUNT_AT = 24;
-const FOLIOS_AT = 32;
+/** Where the position stands in the structure: the one field that changes when a file is frozen. */
+export const MEMFD_POS_AT = 0;
+const SIZE_AT = MEMFD_POS_AT + 8;
+const SEALS_AT = SIZE_AT + 8;
+const FLAGS_AT = SEALS_AT + 4;
+const FOLIO_COUNT_AT = FLAGS_AT + 4;
+const FOLIOS_AT = FOLIO_COUNT_AT + 8;
 export const MEMFD_LUO_SIZE = FOLIOS_AT + KHO_VMALLOC_SIZE;
 
 const PFN_BITS = 52n;
@@ -99,7 +100,7 @@ const MAX_POS = 2n ** 63n - 1n;
 export function encodeMemfd({ pos, size, seals, folioCount, folios }: MemfdHeader): Uint8Array {
   const bytes = new Uint8Array(MEMFD_LUO_SIZE);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(POS_AT, pos, true);
+  view.setBigUint64(MEMFD_POS_AT, pos, true);
   view.setBigUint64(SIZE_AT, BigInt(size), true);
   view.setUint32(SEALS_AT, seals, true);
   view.setBigUint64(FOLIO_COUNT_AT, BigInt(folioCount), true);
@@ -122,7 +123,7 @@ export function encodeMemfdFolios(folios: readonly MemfdFolio[]): Uint8Array {
 /** The structure alone. KHO_EIMAGE for a size, position, seal, flag or count that memfd-v2 does not have. */
 export function readMemfdHeader(memory: ReadableMemory, address: PhysicalAddress): MemfdHeader & { flags: number } {
   const header = UntrustedMemory.of(memory).structure(address, MEMFD_LUO_SIZE, 'the memfd');
-  const pos = header.u64(POS_AT);
+  const pos = header.u64(MEMFD_POS_AT);
   if (pos > MAX_POS) throw header.bad(`pos is ${pos}, above the limit of ${MAX_POS}`);
   const size = header.count(SIZE_AT, 'size', MAX_FILE_PAGES * PAGE_SIZE);
   const seals = header.u32(SEALS_AT);

@@ -7,7 +7,9 @@ const url = (file: string): string => new URL(file, import.meta.url).href;
 export const BUILTIN_DRIVERS: ReadonlyMap<string, string> = new Map([
   ['ftrace', url('./ftrace.js')],
   ['iommu', url('./iommu.js')],
+  ['kho-test', url('./kho-test.js')],
   ['kvm-vcpu', url('./kvm-vcpu.js')],
+  ['luo', url('./luo.js')],
   ['memfd', url('./memfd.js')],
   ['netdevsim', url('./netdevsim.js')],
   ['vfio-pci', url('./vfio-pci.js')],

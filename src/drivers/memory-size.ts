@@ -4,14 +4,18 @@ import { PAGE_SIZE } from '../driver.js';
 const UNITS = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 } as const;
 
 /**
- * A schema for an amount of memory in whole pages: a number of bytes, or text such as `6M` with K, M or G, as in the
- * kernel's parameters. Parsed, it is a number of bytes.
+ * A schema for an amount of memory: a number of bytes, or text such as `6M` with K, M or G, as in the kernel's
+ * parameters. Parsed, it is a number of bytes.
  */
-export const memorySize = (bounds: { readonly min: number; readonly max: number }) =>
+export const byteSize = (bounds: { readonly min: number; readonly max: number }) =>
   z
     .union([z.number(), z.string().regex(/^[0-9]+[KMG]?$/, 'expected bytes, or a number with K, M or G')])
     .transform((size) => (typeof size === 'number' ? size : parseSize(size)))
-    .pipe(z.int().min(bounds.min).max(bounds.max).multipleOf(PAGE_SIZE));
+    .pipe(z.int().min(bounds.min).max(bounds.max));
+
+/** The same in whole pages. */
+export const memorySize = (bounds: { readonly min: number; readonly max: number }) =>
+  byteSize(bounds).pipe(z.number().multipleOf(PAGE_SIZE));
 
 function parseSize(text: string): number {
   const unit = Object.entries(UNITS).find(([suffix]) => text.endsWith(suffix));

@@ -1,11 +1,14 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { KhoError } from '../errors.js';
+import { ConsoleFile } from './console-file.js';
 
 /** The emulator; `KHORUS_QEMU` of the environment names another. */
 const QEMU = 'qemu-system-x86_64';
 /** A line longer than this is cut: a kernel that writes rubbish must not fill memory. */
 const MAX_LINE = 4096;
+/** Milliseconds between two looks at the console. */
+const POLL = 50;
 /** All output may take at most this many times the silence that is allowed. */
 const WHOLE_TO_SILENCE = 10;
 
@@ -77,19 +80,20 @@ export async function runQemu(command: string, options: QemuOptions): Promise<Qe
   const { files, memorySize, signal } = options;
   const memory = openSync(files.memory, 'r+');
   const rom = openSync(files.rom, 'r');
+  using console = new ConsoleFile();
   let child: ChildProcess;
   try {
     options.onOpen?.();
     // The open files are numbers 3 and 4 of the child: no path is looked up any more.
     const passed = qemuArguments({ memory: '/proc/self/fd/3', rom: '/proc/self/fd/4' }, memorySize);
     const [program = command, ...first] = [...diesWithParent(), command];
-    child = spawn(program, [...first, ...passed], { stdio: ['ignore', 'pipe', 'pipe', memory, rom] });
+    child = spawn(program, [...first, ...passed], { stdio: ['ignore', console.descriptor, 'pipe', memory, rom] });
   } finally {
     closeSync(memory);
     closeSync(rom);
   }
   try {
-    return await watch(child, options);
+    return await watch(child, console, options);
   } catch (error) {
     if (signal?.aborted) {
       throw signal.reason instanceof KhoError ? signal.reason : new KhoError('KHO_ECANCELED', 'the boot was aborted');
@@ -106,41 +110,53 @@ function diesWithParent(): string[] {
   return error === undefined && status === 0 ? ['setpriv', '--pdeathsig', 'KILL'] : [];
 }
 
-function watch(child: ChildProcess, { silence, signal, onLine }: QemuOptions): Promise<QemuEnd> {
+function watch(child: ChildProcess, console: ConsoleFile, { silence, signal, onLine }: QemuOptions): Promise<QemuEnd> {
   return new Promise((resolve, reject) => {
     let words = '';
     let line = '';
-    const give = (end: QemuEnd): void => {
+    /** Why it was ended from here. */
+    let ended: QemuEnd | undefined;
+    const end = (why: QemuEnd): void => {
+      ended ??= why;
       child.kill('SIGKILL');
-      resolve(end);
     };
-    const started = performance.now();
-    const whole = setTimeout(
-      () => give({ how: 'overtime', after: performance.now() - started }),
-      silence * WHOLE_TO_SILENCE,
-    );
-    const quiet = setTimeout(() => give({ how: 'silent', after: silence }), silence);
-    const abort = (): void => {
-      child.kill('SIGKILL');
-      reject(signal?.reason);
-    };
-    child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
+    const look = (): void => {
+      const text = console.read();
+      if (text === '') return;
       quiet.refresh();
-      const lines = (line + chunk).split(/\r*\n/);
+      const lines = (line + text).split(/\r*\n/);
       line = (lines.pop() ?? '').slice(0, MAX_LINE);
       for (const whole of lines) onLine(printable(whole));
-    });
-    child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-      words = (words + chunk).slice(-2000);
-    });
-    child.once('error', (cause) =>
-      reject(new KhoError('KHO_EIO', `QEMU did not start: ${cause.message}`, {}, { cause })),
+    };
+    const poll = setInterval(look, POLL);
+    const started = performance.now();
+    const whole = setTimeout(
+      () => end({ how: 'overtime', after: performance.now() - started }),
+      silence * WHOLE_TO_SILENCE,
     );
-    child.once('close', (code, name) => {
+    const quiet = setTimeout(() => end({ how: 'silent', after: silence }), silence);
+    const abort = (): void => {
+      child.kill('SIGKILL');
+    };
+    const forget = (): void => {
+      clearInterval(poll);
       clearTimeout(whole);
       clearTimeout(quiet);
       signal?.removeEventListener('abort', abort);
+    };
+    child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+      words = (words + chunk).slice(-2000);
+    });
+    child.once('error', (cause) => {
+      forget();
+      reject(new KhoError('KHO_EIO', `QEMU did not start: ${cause.message}`, {}, { cause }));
+    });
+    child.once('close', (code, name) => {
+      look();
+      forget();
       if (line !== '') onLine(printable(line));
+      if (signal?.aborted) return reject(signal.reason);
+      if (ended !== undefined) return resolve(ended);
       if (code === 0) return resolve({ how: 'exited' });
       const how = name === null ? `exit code ${code}` : name;
       reject(new KhoError('KHO_EIO', `QEMU ended with ${how}: ${words.trim() || 'without a word'}`));

@@ -39,6 +39,8 @@ interface Place {
 export class ShardExtents {
   /** Number of the shard in its table. */
   readonly shard: number;
+  /** The extents in ascending order of address. */
+  readonly ranges: readonly Extent[];
   readonly #words: Int32Array;
   readonly #record: number;
   readonly #extents: readonly Place[];
@@ -60,6 +62,10 @@ export class ShardExtents {
         heads: bitmap(words[fields + HEADS]),
       };
     });
+    this.ranges = this.#extents.map(({ firstFrame, pages }) => ({
+      base: frameAddress(firstFrame as PageFrame),
+      pages,
+    }));
   }
 
   /** Pages that the shard declared. */
@@ -69,11 +75,6 @@ export class ShardExtents {
 
   get freePages(): number {
     return this.#words[this.#record + FREE_PAGES];
-  }
-
-  /** The extents in ascending order of address. */
-  get ranges(): Extent[] {
-    return this.#extents.map(({ firstFrame, pages }) => ({ base: frameAddress(firstFrame as PageFrame), pages }));
   }
 
   /**

@@ -48,6 +48,17 @@ export class PreservedMemory {
     for (const number of numbers) this.#settled[number] = how;
   }
 
+  /** Settles the object that begins at `address`, whatever its order. The same errors. */
+  settleAt(address: PhysicalAddress, how: Settlement): Folio {
+    const number = this.#objects.at(address);
+    if (number < 0) {
+      throw new KhoError('KHO_ENOENT', `no object that begins at ${hex(address)} was preserved`, { address });
+    }
+    const folio = this.#objects.folios[number];
+    this.settle(folio, how);
+    return folio;
+  }
+
   /** Settles whatever objects lie in a range: blobs, whose readers know only address and size. */
   settleRange(address: PhysicalAddress, size: number, how: Settlement): void {
     for (const number of this.#objects.overlapping(address, size)) this.#settled[number] ??= how;

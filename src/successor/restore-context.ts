@@ -57,6 +57,11 @@ export class DriverRestoreContext implements RestoreContext {
     this.#preserved.settle(pages, 'claimed');
   }
 
+  claimFolio(address: PhysicalAddress): Folio {
+    this.#scope.check('claim');
+    return this.#preserved.settleAt(address, 'claimed');
+  }
+
   discard(pages: PageRange | Folio): void {
     this.#scope.check('discard');
     this.#preserved.settle(pages, 'discarded');

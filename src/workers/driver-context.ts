@@ -291,9 +291,11 @@ class OwnedMemory implements MemoryWriter {
     this.#scope.check('memory.write');
     const first = address - (address % PAGE_SIZE);
     const pages = Math.ceil((address + length - first) / PAGE_SIZE);
-    for (const shard of this.#resources.shards) {
-      if (covers(shard.extents, first as PhysicalAddress, pages)) return;
-    }
+    const { shards, ownShard } = this.#resources;
+    // Mostly its own; an instance may have thousands of shards.
+    const own = shards[ownShard];
+    if (own !== undefined && covers(own.extents, first as PhysicalAddress, pages)) return;
+    if (shards.some(({ extents }) => covers(extents, first as PhysicalAddress, pages))) return;
     throw new KhoError(
       'KHO_EPERM',
       `memory.write: ${length} bytes at ${hex(address)} are not all in pages of this instance`,

@@ -145,6 +145,11 @@ export interface RestoreContext {
   readonly memory: MemoryReader;
   /** Takes over preserved memory. KHO_ENOENT unless exactly this was preserved, KHO_EBUSY if it was claimed before. */
   claim(pages: PageRange | Folio): void;
+  /**
+   * Takes over the object that begins at `address` and tells its order, as kho_restore_folio() does: for formats that do
+   * not say it. KHO_ENOENT unless one begins there, KHO_EBUSY if it was claimed before.
+   */
+  claimFolio(address: PhysicalAddress): Folio;
   /** Gives preserved memory back to the page allocator; the same errors. */
   discard(pages: PageRange | Folio): void;
 }

@@ -1,7 +1,7 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { Stage } from '../hashstage/index.js';
-import { ExtentTable, PAGE_SIZE, RadixTree, SharedPhysicalMemory } from '../memblock/index.js';
+import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
 import { CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
@@ -20,6 +20,8 @@ export class RunState {
   readonly #drivers: readonly Driver[];
   readonly #memory: SharedPhysicalMemory;
   readonly #extents: ExtentTable;
+  /** What each shard may allocate from, once it was asked for: every context of an instance wants all of them. */
+  readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #tracker: RadixTree;
   readonly #stage: Stage;
   readonly #checkedNames = new Set<string>();
@@ -170,7 +172,7 @@ export class RunState {
       const shard = instance.firstShard + index;
       let sink: NodeSink | undefined;
       shards.push({
-        extents: this.#extents.extent(shard),
+        extents: this.#extentsOf(shard),
         sink: () => {
           sink ??= this.#sink(shard, instance);
           return sink;
@@ -186,6 +188,15 @@ export class RunState {
       state: () => this.#state(item, instance),
       prepared,
     });
+  }
+
+  #extentsOf(shard: number): ShardExtents {
+    let extents = this.#shardExtents.get(shard);
+    if (extents === undefined) {
+      extents = this.#extents.extent(shard);
+      this.#shardExtents.set(shard, extents);
+    }
+    return extents;
   }
 
   #sink(shard: number, instance: InstanceDescription): NodeSink {

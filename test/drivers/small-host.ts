@@ -1,4 +1,4 @@
-import type { Driver, Folio, FdtNode as Node, PageRange } from '#dist/driver.js';
+import type { Driver, Folio, FdtNode as Node, PageRange, RawPrepared, SubBlob } from '#dist/driver.js';
 import { after, type PhysicalAddress, physicalAddress, Random } from '#dist/driver.js';
 import { FdtReader, FdtWriter } from '#dist/fdt/index.js';
 import { ExtentTable, naturalOrders, PAGE_SIZE } from '#dist/memblock/index.js';
@@ -74,7 +74,8 @@ export class SmallHost {
     this.#options = driver.options?.parse(options);
     this.#seed = seed;
     this.#index = index;
-    this.instance = driver.instanceName?.(this.#options, index) ?? `${driver.name}${index}`;
+    const named = driver.instanceName?.(this.#options, index) ?? `${driver.name}${index}`;
+    this.instance = driver.blob === 'raw' ? driver.name : named;
     this.shards = (driver.shards?.(this.#options) ?? [{}]).map(({ pages = 0, maxBytes = 16384 }) => ({
       pages,
       maxBytes,
@@ -129,12 +130,24 @@ export class SmallHost {
     this.#prepared = undefined;
   }
 
-  /** The whole handover; then the FDT. */
+  /** The whole handover; then the blob. */
   async handOver(): Promise<Uint8Array> {
     await this.prepare();
     await this.freeze();
     this.serialize();
-    return this.fdt();
+    return this.blob();
+  }
+
+  /** The driver's blob: its own, or the FDT with this one instance. */
+  blob(): Uint8Array {
+    if (this.driver.blob !== 'raw') return this.#fdt();
+    const { address, size } = this.#raw;
+    return this.memory.read(address, size);
+  }
+
+  /** Where a raw blob lies. */
+  get #raw(): SubBlob {
+    return (this.#prepared as RawPrepared).blob;
   }
 
   /** The content of everything that is preserved, by `address/order`. */
@@ -148,8 +161,7 @@ export class SmallHost {
     return new Map([...this.preserved].map((key) => [key, content(key)]));
   }
 
-  /** The driver's FDT with this one instance. */
-  fdt(): Uint8Array {
+  #fdt(): Uint8Array {
     const writer = new FdtWriter();
     writer.beginNode('');
     writer.beginNode(this.instance);
@@ -160,24 +172,41 @@ export class SmallHost {
     return writer.finish();
   }
 
-  /** A stranger that has the FDT and the memory alone. Claiming anything but what was preserved throws. */
-  async restore(fdt: Uint8Array): Promise<{ digest: string; unclaimed: ReadonlySet<string> }> {
-    const node: Node = FdtReader.open(fdt, { strict: true }).root.get(this.instance);
+  /**
+   * A stranger that has the blob and the memory alone. Claiming anything but what was preserved throws. The pages of a raw
+   * blob are the core's to settle.
+   */
+  async restore(
+    blob: Uint8Array,
+  ): Promise<{ digest: string; digests: Readonly<Record<string, string>>; unclaimed: ReadonlySet<string> }> {
     const unclaimed = new Set(this.preserved);
+    const raw = this.driver.blob === 'raw';
+    const { instance } = this;
+    if (raw) unclaimed.delete(`${this.#raw.address.toString(16)}/0`);
     const claim = (pages: PageRange | Folio) => {
       for (const key of keysOf(pages)) if (!unclaimed.delete(key)) throw new Error(`${key} is not there to claim`);
     };
     const { name: driver } = this.driver;
     const state = await this.driver.restore({
       driver,
-      instance: this.instance,
-      blob: { address: physicalAddress(0), size: fdt.length },
-      node,
+      instance,
+      blob: raw ? this.#raw : { address: physicalAddress(0), size: blob.length },
+      get node(): Node {
+        if (raw) throw new Error('a raw blob has no nodes');
+        return FdtReader.open(blob, { strict: true }).root.get(instance);
+      },
       memory: this.memory,
       claim,
+      claimFolio: (address) => {
+        const key = [...unclaimed].find((candidate) => candidate.startsWith(`${address.toString(16)}/`));
+        if (key === undefined) throw new Error(`nothing begins at ${address}`);
+        unclaimed.delete(key);
+        return { address, order: Number(key.split('/')[1]) };
+      },
       discard: claim,
     });
-    return { digest: stateDigest(this.driver.snapshot(state)), unclaimed };
+    const digests = this.driver.digests?.(state) ?? {};
+    return { digest: stateDigest(this.driver.snapshot(state)), digests, unclaimed };
   }
 
   #create(): unknown {

@@ -60,6 +60,12 @@ export function guestReport(consoleText: string): GuestReport {
   return report;
 }
 
+/** The digests of a guest's report under the names that a run gives them: `reserve_mem NAME`, `memfd SESSION/TOKEN`. */
+export function foundBy({ reserveMem, memfds }: GuestReport): Map<string, string> {
+  const areas = [...reserveMem].map(([name, { sha256 }]): [string, string] => [`reserve_mem ${name}`, sha256]);
+  return new Map([...areas, ...[...memfds].map(([name, { sha256 }]): [string, string] => [`memfd ${name}`, sha256])]);
+}
+
 /** What is trouble in a boot that should go well, whoever says it. */
 const TROUBLE =
   /WARNING:|BUG:|Oops|Call Trace|Kernel panic|refcount_t:|[Uu]nable to restore|restore failed|khorus-guest: error/;
