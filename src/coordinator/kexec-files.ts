@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import type { LoadedFile } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 
@@ -11,7 +11,13 @@ export interface KexecPlan {
   readonly commandLine?: string;
 }
 
-/** The files of a {@link KexecPlan}, read. KHO_ENOENT or KHO_EIO names the file and what it was to be. */
+/** The largest file that is read: more than any scratch will hold. */
+const MAX_FILE = 2 ** 30;
+
+/**
+ * The files of a {@link KexecPlan}, read. KHO_ENOENT, KHO_EIO, KHO_EINVAL for what is no regular file (a device has no
+ * end) or KHO_E2BIG above 1 GiB; each names the file and what it was to be.
+ */
 export async function readKexecFiles({
   kernel,
   initrd,
@@ -24,8 +30,21 @@ export async function readKexecFiles({
 
 async function read(file: string, field: string): Promise<LoadedFile> {
   try {
-    return { file, bytes: await readFile(file) };
+    const handle = await open(file);
+    try {
+      const found = await handle.stat();
+      if (!found.isFile())
+        throw new KhoError('KHO_EINVAL', `the ${field} ${file} is not a regular file`, { file, field });
+      if (found.size > MAX_FILE) {
+        const text = `the ${field} ${file} has ${found.size} bytes; no more than 1 GiB can be loaded`;
+        throw new KhoError('KHO_E2BIG', text, { file, field, size: found.size });
+      }
+      return { file, bytes: await handle.readFile() };
+    } finally {
+      await handle.close();
+    }
   } catch (error) {
+    if (error instanceof KhoError) throw error;
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT') {
       throw new KhoError('KHO_ENOENT', `there is no ${field} ${file}`, { file, field }, { cause: error });

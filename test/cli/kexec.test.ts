@@ -154,7 +154,15 @@ describe('khorus kexec refuses', () => {
     ['an initrd without a kernel', ['run', '--initrd', 'initrd'], 2, /--initrd is for a kernel; give --kernel too/],
     ['a kernel that is not there', ['run', '--kernel', 'none'], 2, /there is no kernel none/],
     ['an initrd that is not there', ['run', '--kernel', 'bzImage', '--initrd', 'none'], 2, /there is no initrd none/],
-    ['a kernel that is a directory', ['run', '--kernel', 'run'], 1, /the kernel run cannot be read/],
+    ['a kernel that is a directory', ['run', '--kernel', 'run'], 2, /the kernel run is not a regular file/],
+    ['a kernel without an end', ['run', '--kernel', '/dev/zero'], 2, /the kernel \/dev\/zero is not a regular file/],
+    [
+      'an initrd without an end',
+      ['run', '--kernel', 'bzImage', '--initrd', '/dev/urandom'],
+      2,
+      /the initrd \/dev\/urandom is not a regular file/,
+    ],
+    ['an initrd beyond all bounds', ['run', '--kernel', 'bzImage', '--initrd', 'initrd-huge'], 1, /no more than 1 GiB/],
     ['a file that is no bzImage', ['run', '--kernel', 's.yaml'], 2, /s\.yaml cannot be loaded: it is not a bzImage/],
     ['a kernel of 32 bits', ['run', '--kernel', 'bzImage-32'], 2, /no 64-bit entry/],
     ['a kernel that is cut short', ['run', '--kernel', 'bzImage-short'], 2, /cut short: 30000 of 68096 bytes/],
@@ -188,6 +196,8 @@ describe('khorus kexec refuses', () => {
     writeFileSync(at('bzImage-short'), fakeBzImage().subarray(0, 30000));
     writeFileSync(at('bzImage-large'), fakeBzImage({ initSize: 20 * 2 ** 20 }));
     writeFileSync(at('initrd-large'), Buffer.alloc(13 * 2 ** 20));
+    writeFileSync(at('initrd-huge'), '');
+    truncateSync(at('initrd-huge'), 2 ** 30 + 1);
     for (const name of ['short', 'zeros', 'cycle']) cpSync(at('run'), at(name), { recursive: true });
     truncateSync(at('short/ram.img'), 2 ** 20);
     truncateSync(at('zeros/ram.img'), 0);
