@@ -114,7 +114,7 @@ function arrivedLine({ kernel, revived, khoTest, digestsEqual }: BootResult): st
     ...(khoTest === undefined ? [] : ['kho_test restored']),
     ...(digestsEqual > 0 ? [`${plural(digestsEqual, 'digest')} equal`] : []),
   ];
-  return `Linux ${kernel} took the handover over${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`;
+  return `Linux ${kernel} took over${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`;
 }
 
 /** An argument as a shell reads it back. */

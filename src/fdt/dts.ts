@@ -41,7 +41,7 @@ export interface DtsOptions {
  * As in dtc, a `name` property that only repeats the node's name is left out: old trees have it in every node.
  * Trees that dtc refuses (such as a phandle used twice) are printed all the same. Mind that KHO's integers are in native
  * byte order: 0x117150000 of an x86 host shows as `<0x1517 0x1000000>`. `comment` can say what they mean; dtc takes the
- * text all the same, and makes the same blob of it.
+ * text all the same, and makes the same blob of it as without them.
  *
  * @returns text of one character per byte of dtc's output, which is plain ASCII unless names in the blob are not
  */

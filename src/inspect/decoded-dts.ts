@@ -3,7 +3,8 @@ import { describeNativeValue, isKnownProperty, nativeValue, nativeValueJson } fr
 
 /**
  * The tree as dtc prints it, with what its values mean as comments: KHO stores integers in native byte order, so that
- * dtc shows the address 0x117150000 as `<0x1517 0x1000000>`. dtc takes the text, and makes the same blob of it.
+ * dtc shows the address 0x117150000 as `<0x1517 0x1000000>`. dtc takes the text, and makes the same blob of it as
+ * of its own.
  *
  * A tree with `#address-cells` in its root is an ordinary device tree, whose cells are what dtc shows: no comments there.
  */

@@ -11,6 +11,7 @@ import {
 import { type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
+  alignDown,
   type Folio,
   FolioIndex,
   hex,
@@ -111,6 +112,7 @@ export function inspectHandover(
 
   const rootAddress = 'record' in start ? start.record.root : start.root;
   const root = inspectRoot(early, rootAddress);
+  if (record !== undefined) noteCutShort(early, record);
   const scratch = record === undefined ? undefined : inspectScratch(early, record);
   const tracker = root.memoryMap === undefined ? undefined : inspectTracker(early, root.memoryMap);
   const context: InspectContext = {
@@ -165,6 +167,16 @@ export function inspectHandover(
 
 function recordReport({ kind, address, commandLine, firmware }: BootRecord) {
   return { kind, address, commandLine, firmware };
+}
+
+/** An image that ends before memory does was cut short, or is another machine's. */
+function noteCutShort({ memory, findings }: InspectContext, { firmware }: BootRecord): void {
+  const end = Math.max(0, ...firmware.filter(({ usable }) => usable).map(({ base, size }) => base + size));
+  const last = memory.ranges.at(-1);
+  const there = last === undefined ? 0 : last.base + last.size;
+  if (alignDown(end, PAGE_SIZE) <= there) return;
+  const text = `the image is cut short: it ends at ${hex(there)}, and firmware's map has memory up to ${hex(end)}`;
+  findings.error(new KhoError('KHO_EIMAGE', text, { address: there }));
 }
 
 function inspectScratch({ memory, findings }: InspectContext, record: BootRecord): readonly ScratchEntry[] | undefined {

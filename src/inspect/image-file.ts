@@ -184,7 +184,7 @@ function* rootFdts(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
 
 function isRoot(page: Uint8Array): boolean {
   try {
-    return FdtReader.open(page).root.property('compatible')?.string().startsWith('kho-') === true;
+    return /^kho-v\d/.test(FdtReader.open(page).root.property('compatible')?.string() ?? '');
   } catch (error) {
     if (error instanceof KhoError) return false;
     throw error;

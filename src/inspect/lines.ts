@@ -33,12 +33,15 @@ export function inspectLines(report: InspectReport, { trees = false }: { readonl
 /** The findings, most severe first; nothing where there are none. */
 export function findingLines(findings: readonly Finding[]): string[] {
   if (findings.length === 0) return [];
-  return ['findings', ...findings.map(({ severity, code, message }) => `  ${severity.padEnd(8)} ${code}  ${message}`)];
+  return [
+    'findings',
+    ...findings.map(({ severity, code, message }) => `  ${severity.padEnd(8)} ${code}  ${printable(message)}`),
+  ];
 }
 
 function fdtLines({ size, totalSize, dts }: FdtReport): string[] {
   const cut = totalSize !== undefined && totalSize > size ? [`// cut short: ${size} of ${totalSize} bytes`] : [];
-  return [...cut, ...dts.trimEnd().split('\n')];
+  return [...cut, ...textLines(dts)];
 }
 
 function rawBlobLines({ format, size, luo, metadata }: RawBlobReport): string[] {
@@ -211,10 +214,11 @@ function ordersText(before: string, orders: Readonly<Record<number, number>>): s
 }
 
 function tree(dts: string): string[] {
-  return dts
-    .trimEnd()
-    .split('\n')
-    .map((text) => `    ${text}`);
+  return textLines(dts).map((text) => `    ${text}`);
+}
+
+function textLines(text: string): string[] {
+  return text.trimEnd().split('\n').map(printable);
 }
 
 function line(label: string, text: string): string {
@@ -229,7 +233,7 @@ function spaced(head: string): string {
   return head.replace(/(..)(?=.)/g, '$1 ');
 }
 
-/** Names come from memory that anybody may have written: a terminal must not act on them. */
+/** Names come from memory that anybody may have written: a terminal must not act on them. Tabs of DTS stay. */
 function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '\u{fffd}');
+  return text.replace(/(?!\t)[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '\u{fffd}');
 }

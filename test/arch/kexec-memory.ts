@@ -25,7 +25,7 @@ export function emptyMemory(...ranges: [base: number, size: number][]): SharedPh
 export interface BootParamsFields {
   readonly setupData?: number;
   readonly commandLine?: number;
-  readonly e820?: readonly [base: number, size: number, type: number][];
+  readonly e820?: readonly (readonly [base: number, size: number, type: number])[];
 }
 
 /** A page of boot_params as arch/x86/include/uapi/asm/bootparam.h has it. */
@@ -87,17 +87,19 @@ export interface RecordPlace {
   readonly root?: number;
   readonly array?: number;
   readonly scratch?: { readonly address: number; readonly size: number };
+  readonly e820?: BootParamsFields['e820'];
 }
 
 /** Writes what kexec_file_load() loads, with every kind of setup_data in the kernel's order. Root FDT and array too. */
 export function loadRecord(memory: SharedPhysicalMemory, place: RecordPlace = {}): void {
-  const { segment = SEGMENT, root = ROOT, array = ARRAY, scratch = SCRATCH } = place;
+  const { segment = SEGMENT, root = ROOT, array = ARRAY, scratch = SCRATCH, e820 } = place;
   const list = segment + PAGE + 64;
   const efi = list;
   const ima = efi + 16 + 24;
   const kho = ima + 16 + 16;
   const seed = kho + 16 + 32;
-  memory.write(at(segment), bootParamsPage({ setupData: seed, commandLine: segment + PAGE }));
+  const fields = { setupData: seed, commandLine: segment + PAGE };
+  memory.write(at(segment), bootParamsPage(e820 === undefined ? fields : { ...fields, e820 }));
   memory.write(at(segment + PAGE), Buffer.from(`${COMMAND_LINE}\0`));
   memory.write(at(efi), setupData(0, SETUP_EFI, Buffer.alloc(24, 1)));
   memory.write(at(ima), setupData(efi, SETUP_IMA, Buffer.alloc(16, 2)));

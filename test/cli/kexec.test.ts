@@ -133,9 +133,7 @@ describe('khorus kexec', () => {
     const result = await kexec(['run', '--kernel', 'bzImage', '--qemu'], qemu.env);
     expect([result.code, result.stderr]).toEqual([0, '']);
     expect(result.stdout).toContain("[    0.000000] Revived memory reservation 'trace' from KHO\n");
-    expect(result.stdout).toMatch(
-      /\nLinux 7\.2\.13-fake took the handover over: 1 reservation revived, 1 digest equal\n$/,
-    );
+    expect(result.stdout).toMatch(/\nLinux 7\.2\.13-fake took over: 1 reservation revived, 1 digest equal\n$/);
     expect(qemu.leftovers()).toEqual([]);
     const json = await kexec(['run', '--kernel', 'bzImage', '--qemu', '--json'], qemu.env);
     expect(JSON.parse(json.stdout)).toMatchObject({ schemaVersion: 1, arrived: true, failures: [], digestsEqual: 1 });

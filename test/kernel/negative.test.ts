@@ -3,7 +3,8 @@ import { PAGE_SIZE } from '#dist/memblock/index.js';
 import { Damage } from './support/damage.js';
 import { foundBy, guestReport, troubleOn } from './support/guest-console.js';
 import { type KernelTestContext, kernelTest } from './support/kernel-test.js';
-import { digestsOf, handOverLoaded, type Shape, takeOver } from './support/khorus.js';
+import { handOverLoaded, type Shape, takeOver } from './support/khorus.js';
+import { digestsOf } from './support/run-digests.js';
 
 /** All that can be damaged. */
 const SHAPE: Shape = {

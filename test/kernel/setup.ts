@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
-import { command, outputOf, Unavailable } from './support/command.js';
+import { outputOf, Unavailable } from './support/command.js';
+import { buildGuestInit } from './support/guest-init.js';
 import type { TestKernel } from './support/kernel-cache.js';
 import { testKernel } from './support/test-kernel.js';
 
@@ -46,12 +46,6 @@ async function prepare(directory: string): Promise<Laboratory> {
   }
   if (outputOf('qemu-system-x86_64', ['--version']) === undefined)
     throw new Unavailable('there is no qemu-system-x86_64');
-  const init = join(directory, 'init');
-  const guest = fileURLToPath(new URL('guest', import.meta.url));
-  const sources = readdirSync(guest).filter((name) => name.endsWith('.c'));
-  if (outputOf('cc', ['-static', '-x', 'c', '-', '-o', init], 'int main(void) { return 0; }') === undefined) {
-    throw new Unavailable('there is no C compiler that links static programs (gcc, libc6-dev)');
-  }
-  await command('cc', ['-O2', '-static', '-Wall', '-Wextra', '-Werror', '-o', init, ...sources], { cwd: guest, log });
+  const init = await buildGuestInit(directory, log);
   return { kernel: await testKernel(log), init };
 }

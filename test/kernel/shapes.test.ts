@@ -1,7 +1,8 @@
 import { describe, expect } from 'vitest';
 import { foundBy, guestReport, troubleOn } from './support/guest-console.js';
 import { kernelTest } from './support/kernel-test.js';
-import { digestsOf, handOver, type Shape, takeOver } from './support/khorus.js';
+import { handOver, type Shape, takeOver } from './support/khorus.js';
+import { digestsOf } from './support/run-digests.js';
 
 /** LUO with the FLBs that a kernel with CONFIG_LIVEUPDATE_TEST misses otherwise. */
 const luo = (options: Record<string, unknown>) => ({ use: 'luo', options: { testFlbs: true, ...options } });

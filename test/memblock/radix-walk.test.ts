@@ -196,3 +196,44 @@ test('millions of folios are walked without an object for each', () => {
   });
   expect([count, sum]).toEqual([2 ** 22, (2 ** 22 * (2 ** 22 - 1)) / 2]);
 });
+
+test('damage that is told instead of thrown is left out, and the walk goes on behind it', () => {
+  const { memory, root, tree: built } = tree();
+  for (const [address, order] of [
+    [0x200000, 9],
+    [0x300000, 0],
+    [GIB, 3],
+  ] as const) {
+    built.ensure(at(address), order);
+    built.set(at(address), order);
+  }
+  memory.writeU64(at(LEAF + 128), 1n); // a folio in the hole
+  memory.writeU64(at(16 * PAGE_SIZE + 3 * 8), 0x10000n); // the root again
+  memory.writeU64(at(16 * PAGE_SIZE + 5 * 8), 0x40000n);
+  const folios: Folio[] = [];
+  const damage: KhoError[] = [];
+  const pages = walkRadixTree(memory, root, (address, order) => folios.push({ address, order }), {
+    onDamage: (error) => damage.push(error),
+  });
+  expect(folios).toEqual([
+    { address: 0x200000, order: 9 },
+    { address: GIB, order: 3 },
+    { address: 0x200000, order: 0 },
+    { address: 0x300000, order: 0 },
+  ]);
+  expect(new Set(pages)).toEqual(new Set(built.pages()));
+  expect(damage.map(({ code, message }) => [code, message])).toEqual([
+    ['KHO_ETRACKER', expect.stringContaining('not inside memory')],
+    ['KHO_ETRACKER', expect.stringContaining('met before')],
+    ['KHO_ETRACKER', expect.stringContaining('without a valid order')],
+  ]);
+  memory.fill(root, PAGE_SIZE, 0xee);
+  expect(walkRadixTree(memory, at(8), () => {}, { onDamage: () => {} })).toEqual([]);
+  expect(() =>
+    walkRadixTree(memory, root, () => {}, {
+      onDamage: (error) => {
+        throw error;
+      },
+    }),
+  ).toThrow(KhoError);
+});

@@ -36,6 +36,8 @@ const SEARCH_WINDOWS: readonly SearchWindow[] = [
 const BOOT_PARAMS_ALIGNMENT = 16;
 /** So many places that are no page are looked at: memory made of nothing but magic numbers must not take for ever. */
 const MAX_COPIES = 4096;
+/** The compatible of any root FDT, known here or not. */
+const KHO_COMPATIBLE = /^kho-v\d/;
 /** A scratch array is small: two areas and one for each node (MAX_NUMNODES is at most 1024). */
 const SCRATCH_ARRAY_MAX = 64 * 1024;
 
@@ -178,7 +180,8 @@ function doubtOf(memory: PhysicalMemory, record: BootRecord): KhoError | undefin
       return doubtful(`gives the root FDT ${record.rootSize} bytes, not a page`, record);
     const { root } = FdtReader.open(memory.read(record.root, PAGE_SIZE));
     const compatible = root.property('compatible')?.string();
-    if (compatible?.startsWith('kho-') !== true) return doubtful(`leads to a root FDT '${compatible}'`, record);
+    if (compatible === undefined || !KHO_COMPATIBLE.test(compatible))
+      return doubtful(`leads to a root FDT '${compatible}'`, record);
     const { scratchArraySize: size } = record;
     if (size > SCRATCH_ARRAY_MAX) return doubtful(`has a scratch array of ${size} bytes`, record);
     const areas = decodeScratchArray(memory.read(record.scratchArray, size));

@@ -5,8 +5,9 @@ import { bootParamsPlaces } from './find-boot-record.js';
 
 const GIB = 2 ** 30;
 const HIGH_START = 4 * GIB;
-/** What firmware keeps for itself at the top of the low memory (ACPI tables) is less than this. */
+/** What firmware keeps for itself at the top of the low memory (ACPI tables) is less than this, and ends with a MiB. */
 const FIRMWARE_MAX = 64 * 2 ** 20;
+const MIB = 2 ** 20;
 /** The least memory of which QEMU puts a part above 4 GiB: `q35` keeps 2 GiB below it. */
 const SPLIT_FROM = 2 * GIB;
 /** Every map begins with some of the first MiB. */
@@ -36,7 +37,7 @@ export function qemuRamExtents(firmware: readonly FirmwareRange[], fileSize: num
   const high = highEnd - HIGH_START;
   const low = fileSize - high;
   if (high === 0 || lowEnd > HIGH_START || low >= HIGH_START || low % PAGE_SIZE !== 0) return undefined;
-  if (low < lowEnd || low >= lowEnd + FIRMWARE_MAX) return undefined;
+  if (low !== lowEnd && (low % MIB !== 0 || low < lowEnd || low >= lowEnd + FIRMWARE_MAX)) return undefined;
   return [
     { address: physicalAddress(0), offset: 0, size: low },
     { address: physicalAddress(HIGH_START), offset: low, size: high },

@@ -9,6 +9,7 @@ import type { RunRecord } from '#dist/coordinator/index.js';
 import type { BootResult } from '#dist/kexec/index.js';
 import { initramfs } from './cpio.js';
 import type { KernelTestContext } from './kernel-test.js';
+import { sessionLines } from './run-digests.js';
 
 const COMMAND = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));
 
@@ -63,9 +64,7 @@ export async function handOver(context: KernelTestContext, shape: Shape): Promis
   const out = join(context.directory, 'out');
   await khorusRun([scenario, '--out', out]);
   const record = readRecord(out);
-  const memfds = [...digestsOf(record).keys()].filter((name) => name.startsWith('memfd '));
-  const lines = memfds.map((name) => name.slice('memfd '.length).replace('/', ' '));
-  const initrd = writeInitrd(context, [...lines, ...(shape.emptySessions ?? [])]);
+  const initrd = writeInitrd(context, [...sessionLines(record), ...(shape.emptySessions ?? [])]);
   const load = ['--kernel', context.kernel.bzImage, '--initrd', initrd, '--cmdline', cmdline];
   return { directory: out, load, record };
 }
@@ -100,12 +99,6 @@ export async function takeOver({
   const boot = JSON.parse(stdout);
   if (boot.console === undefined) throw new Error(`khorus kexec (${status}): ${stdout}`);
   return { status, boot };
-}
-
-/** Every digest that a run recorded of contents that a guest can find: `reserve_mem NAME`, `memfd SESSION/TOKEN`. */
-export function digestsOf({ host, instances }: RunRecord): Map<string, string> {
-  const areas = host.reserveMem.map(({ name, sha256 }): [string, string] => [`reserve_mem ${name}`, sha256]);
-  return new Map([...areas, ...instances.flatMap(({ digests = {} }) => Object.entries(digests))]);
 }
 
 function writeScenario({ directory }: KernelTestContext, shape: Shape): { scenario: string; cmdline: string } {
