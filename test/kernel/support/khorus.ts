@@ -43,9 +43,10 @@ export interface CommandEnd {
   stderr: string;
 }
 
-/** Runs the built command, as a person does. */
+/** Runs the built command, as a person does. It is ended with this process. */
 export async function khorus(args: readonly string[]): Promise<CommandEnd> {
-  const child = spawn(process.execPath, [COMMAND, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const program = ['--pdeathsig', 'TERM', process.execPath, COMMAND];
+  const child = spawn('setpriv', [...program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const end: CommandEnd = { status: null, stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     end.stdout += text;

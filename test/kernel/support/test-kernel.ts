@@ -7,7 +7,7 @@ import { command, outputOf, Unavailable } from './command.js';
 import { KernelCache, type TestKernel } from './kernel-cache.js';
 import { findKernelSource, SERIES, type Series } from './kernel-source.js';
 
-const FRAGMENT = fileURLToPath(new URL('kernel.config', import.meta.url));
+const FRAGMENT = fileURLToPath(new URL('../kernel.config', import.meta.url));
 /** To be raised when the way of building changes. */
 const RECIPE = 1;
 /** What building needs; each found by running or including it. */
