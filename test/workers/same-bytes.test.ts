@@ -24,12 +24,12 @@ interface Step {
   readonly reattach: boolean;
 }
 
-const nodeName = fc.constantFrom('a', 'b', 'queue0', 'queue1', 'port@1');
+const nodeName = fc.constantFrom('a', 'queue0', 'port@1');
 const step: fc.Arbitrary<Step> = fc.record({
   shard: fc.nat({ max: SHARDS - 1 }),
-  path: fc.array(nodeName, { maxLength: 3 }),
+  path: fc.array(nodeName, { maxLength: 2 }),
   call: fc.oneof(
-    { weight: 3, arbitrary: fc.constantFrom('u32', 'u64', 'bytes') },
+    { weight: 1, arbitrary: fc.constantFrom('u32', 'u64', 'bytes') },
     { weight: 1, arbitrary: fc.constantFrom('open', 'has', 'remove', 'replace') },
   ) as fc.Arbitrary<Step['call']>,
   property: fc.constantFrom('x', 'y', 'a', 'tx-bytes', 'rx-bytes', 'a-name-of-its-own'),
@@ -109,8 +109,8 @@ test('the stage and the plain trees answer every call alike, charge alike, and r
     { numRuns: 1500 },
   );
   expect(counts.rendered).toBeGreaterThan(500);
-  expect(counts.refused).toBeGreaterThan(3);
-  expect(counts.removed).toBeGreaterThan(50);
+  expect(counts.refused).toBeGreaterThan(20);
+  expect(counts.removed).toBeGreaterThan(20);
 });
 
 test('a node of several shards keeps what the others wrote when one takes its part out', () => {
