@@ -7,7 +7,8 @@ export default defineConfig({
     exclude: ['test/kernel/*.test.ts'],
     // Tests start worker threads and child processes of their own; two files at a time suit two cores.
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Far beyond what any test takes on a quiet machine: to end what hangs, not to measure.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
   },
 });

@@ -46,7 +46,7 @@ beforeAll(async () => {
   await run(join(ROOT, 'node_modules/.bin/tsc'), ['-p', BUILD]).catch((error: { stdout: string }) => {
     throw new Error(`the examples do not compile:\n${error.stdout}`);
   });
-}, 120_000);
+}, 300_000);
 afterAll(() => rmSync(BUILD, { recursive: true, force: true }));
 
 test('there are documented examples to run', () => {

@@ -27,7 +27,7 @@ describe('scenarios/host.yaml, handed over in every way', () => {
       expect([name, result.code, result.stdout, result.stderr]).toEqual([name, 0, '', '']);
     }
     return () => rmSync(base, { recursive: true, force: true });
-  }, 120_000);
+  }, 300_000);
 
   test('every variant writes the same bytes below kho/out and in ram.img', () => {
     const digests = Object.keys(VARIANTS).map((name) => digestOf(join(base, name)));

@@ -83,7 +83,7 @@ beforeAll(async () => {
     ].join('\r\n'),
   );
   return () => rmSync(base, { recursive: true, force: true });
-}, 60_000);
+}, 300_000);
 
 const kexec = (args: readonly string[], env: Readonly<Record<string, string>> = {}) =>
   khorus(['kexec', ...args], { cwd: base, env });

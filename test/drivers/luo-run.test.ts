@@ -48,7 +48,7 @@ describe('khorus run with luo and kho-test', () => {
     const { code, stderr } = await khorus(['verify', join(directory, 'hash-2')]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     for (const image of images.slice(1)) expect(images[0]?.equals(image)).toBe(true);
-  }, 120_000);
+  }, 300_000);
 });
 
 const HOST = {
