@@ -1,5 +1,6 @@
 import { describe, expect } from 'vitest';
-import { foundBy, guestReport, troubleOn } from './support/guest-console.js';
+import type { RunRecord } from '#dist/coordinator/index.js';
+import { foundBy, type GuestReport, guestReport, troubleOn } from './support/guest-console.js';
 import { kernelTest } from './support/kernel-test.js';
 import { handOver, type Shape, takeOver } from './support/khorus.js';
 import { digestsOf } from './support/run-digests.js';
@@ -9,9 +10,22 @@ const luo = (options: Record<string, unknown>) => ({ use: 'luo', options: { test
 const khoTest = (orders: readonly number[]) => ({ use: 'kho-test', options: { orders } });
 const folios = (count: number, order: number): number[] => new Array<number>(count).fill(order);
 
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+
 interface KnownShape extends Shape {
   /** What the guest says of a memfd besides its digest. */
   attributes?: Readonly<Record<string, readonly string[]>>;
+  /** How many memfds the guest finds in how many sessions. */
+  sessions?: { count: number; memfds: number };
+  /** Sizes of memfds that the guest finds, in bytes. */
+  sizes?: Readonly<Record<string, number>>;
+  /** How many folios of each order above 0 LUO's memfds are made of. */
+  luoFolios?: Readonly<Record<number, number>>;
+  /** Memfds with holes, by name: the bytes of the folios that the guest has are more than none and fewer than the size. */
+  holey?: readonly string[];
+  /** What lies above 4 GiB: whole areas, and all that is of a shard of LUO's. */
+  high?: { areas: readonly string[]; shards: readonly number[] };
 }
 
 const SHAPES: Readonly<Record<string, KnownShape>> = {
@@ -58,22 +72,46 @@ const SHAPES: Readonly<Record<string, KnownShape>> = {
         ],
       }),
     ],
+    sessions: { count: 1, memfds: 3 },
+    sizes: { 'vm/0': 0, 'vm/1': 1, 'vm/9': 4097 },
+    attributes: { 'vm/0': ['blocks=0'], 'vm/1': ['blocks=8'], 'vm/9': ['blocks=16'] },
   },
   '512 MiB with 60 sessions, more than a block holds': {
     memory: '512M',
     drivers: [luo({ sessions: 60, memfds: 1, size: '16K' })],
+    sessions: { count: 60, memfds: 1 },
   },
   '512 MiB with 70 memfds in one session, more than a block holds': {
     memory: '512M',
     drivers: [luo({ sessions: 1, memfds: 70, size: '20K' })],
+    sessions: { count: 1, memfds: 70 },
   },
   '512 MiB with a memfd of 64 MiB in pages': {
     memory: '512M',
-    drivers: [luo({ sessions: 1, memfds: 1, size: '64M' })],
+    drivers: [luo({ sessions: [{ name: 'vm', memfds: [{ token: 0, size: '64M' }] }] })],
+    sizes: { 'vm/0': 64 * MIB },
+    attributes: { 'vm/0': ['blocks=131072'] },
+    luoFolios: {},
   },
   '512 MiB with a memfd of 64 MiB in folios of 2 MiB': {
     memory: '512M',
-    drivers: [luo({ sessions: 1, memfds: 1, size: '64M', order: 9 })],
+    drivers: [
+      luo({
+        sessions: [
+          {
+            name: 'vm',
+            memfds: [
+              { token: 0, size: '64M', order: 9 },
+              { token: 1, size: '3M', order: 9 },
+            ],
+          },
+        ],
+      }),
+    ],
+    sizes: { 'vm/0': 64 * MIB, 'vm/1': 3 * MIB },
+    // Blocks of 512 bytes: the second's two folios hold 4 MiB, where pages would hold 3.
+    attributes: { 'vm/0': ['blocks=131072'], 'vm/1': ['blocks=8192'] },
+    luoFolios: { 9: 34 },
   },
   '512 MiB with memfds full of holes, in pages and in folios': {
     memory: '512M',
@@ -87,6 +125,10 @@ const SHAPES: Readonly<Record<string, KnownShape>> = {
         ],
       }),
     ],
+    sizes: { 'pages/0': MIB, 'folios/0': 4 * MIB, 'one%20hole/5': 8 * MIB, 'all%20hole/5': 64 * 1024 },
+    attributes: { 'one%20hole/5': ['blocks=8192'], 'all%20hole/5': ['blocks=0'] },
+    holey: ['pages/0', 'pages/1', 'folios/0', 'folios/1', 'one%20hole/5'],
+    luoFolios: { 4: 64, 9: 2 },
   },
   '768 MiB with session names at their limits, seals and positions': {
     memory: '768M',
@@ -122,11 +164,23 @@ const SHAPES: Readonly<Record<string, KnownShape>> = {
     seed: 99,
     reserveMem: { trace: '16M' },
     drivers: [khoTest([0, 10, 0, 10]), luo({ sessions: 52, memfds: 2, size: '64K' })],
+    sessions: { count: 52, memfds: 2 },
   },
   '4 GiB, of which QEMU puts a part above the hole for devices': {
     memory: '4G',
     reserveMem: { trace: '1M' },
-    drivers: [khoTest([9, 0, 9]), luo({ sessions: 2, memfds: 2, size: '2M', order: 9 })],
+    drivers: [
+      khoTest([9, 0, 9]),
+      luo({
+        sessions: [
+          { name: 'vm', memfds: [{ token: 0, size: '4M', order: 9 }] },
+          { name: 'pages', memfds: [{ token: 0, size: '256K' }] },
+        ],
+      }),
+    ],
+    luoFolios: { 9: 2 },
+    // LUO's shard 0 is the sessions, then each session has one.
+    high: { areas: ['trace'], shards: [2] },
   },
 };
 
@@ -156,9 +210,76 @@ describe('a real kernel takes over', () => {
         expect(report.memfdAttributes.get(memfd)).toEqual(expect.arrayContaining([...attributes]));
       }
       expect(report.scratch).toEqual(handed.record.host.scratch);
+      expectAsNamed(shape, handed.record, report);
     });
   }
 });
+
+/** That the shape was what its name says: what the run recorded of its memory, and what the guest found. */
+function expectAsNamed(shape: KnownShape, record: RunRecord, { memfds, memfdAttributes }: GuestReport): void {
+  for (const { use, options } of shape.drivers ?? []) {
+    if (use !== 'kho-test') continue;
+    const there = foliosByOrder(record, 'kho_test');
+    const wanted = (options as { orders?: readonly number[] } | undefined)?.orders;
+    if (wanted === undefined) {
+      // The kernel draws 8 MiB; three pages more are the test's own.
+      const pages = [...there].reduce((sum, [order, count]) => sum + count * 2 ** order, 0);
+      expect(pages).toBe(2048 + 3);
+      expect(there.size).toBeGreaterThan(3);
+      continue;
+    }
+    const expected = new Map([[0, 3]]);
+    for (const order of wanted) expected.set(order, (expected.get(order) ?? 0) + 1);
+    expect(there).toEqual(expected);
+  }
+  if (shape.luoFolios !== undefined) {
+    const large = [...foliosByOrder(record, 'LUO')].filter(([order]) => order > 0);
+    expect(Object.fromEntries(large)).toEqual(shape.luoFolios);
+  }
+  if (shape.sessions !== undefined) {
+    const { count, memfds: each } = shape.sessions;
+    const inSession = new Map<string, number>();
+    for (const name of memfds.keys()) {
+      const [session] = name.split('/');
+      inSession.set(session, (inSession.get(session) ?? 0) + 1);
+    }
+    expect([...inSession.values()]).toEqual(new Array<number>(count).fill(each));
+  }
+  for (const [name, size] of Object.entries(shape.sizes ?? {}))
+    expect([name, memfds.get(name)?.size]).toEqual([name, size]);
+  for (const name of shape.holey ?? []) {
+    const blocks = memfdAttributes.get(name)?.find((attribute) => attribute.startsWith('blocks='));
+    const bytes = Number(blocks?.slice('blocks='.length)) * 512;
+    expect(bytes).toBeGreaterThan(0);
+    expect(bytes).toBeLessThan(memfds.get(name)?.size ?? 0);
+  }
+  if (shape.high !== undefined) {
+    // That the digests arrived was compared above, for all of them.
+    const { areas, shards } = shape.high;
+    for (const area of areas) {
+      const owned = record.ranges.filter(({ owner }) => owner.kind === 'reserve_mem' && owner.name === area);
+      expect(owned.length).toBeGreaterThan(0);
+      expect(owned.filter(({ address }) => address < 4 * GIB)).toEqual([]);
+    }
+    for (const shard of shards) {
+      const owned = record.ranges.filter(
+        ({ owner }) => owner.kind === 'pages' && owner.name === 'LUO' && owner.shard === shard,
+      );
+      expect(owned.length).toBeGreaterThanOrEqual(64);
+      expect(owned.filter(({ address }) => address < 4 * GIB)).toEqual([]);
+    }
+  }
+}
+
+/** How many folios of each order a run recorded as a driver's. */
+function foliosByOrder({ ranges }: RunRecord, driver: string): Map<number, number> {
+  const orders = new Map<number, number>();
+  for (const { order, owner } of ranges) {
+    if (owner.kind !== 'pages' || owner.name !== driver) continue;
+    orders.set(order, (orders.get(order) ?? 0) + 1);
+  }
+  return orders;
+}
 
 kernelTest('a kernel that chooses its place by chance chooses it in scratch', async (context) => {
   const handed = await handOver(context, {
