@@ -22,10 +22,15 @@ try {
   const init = await buildGuestInit(directory, (text) => process.stderr.write(`guest: ${text}\n`));
   const bytes = initramfs({ init: readFileSync(init), 'khorus-sessions': `${sessionLines(record).join('\n')}\n` });
   const temporary = `${file}.${process.pid}`;
-  writeFileSync(temporary, bytes);
-  renameSync(temporary, file);
+  try {
+    writeFileSync(temporary, bytes);
+    renameSync(temporary, file);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
 } catch (error) {
-  const known = error instanceof Unavailable || (error instanceof Error && 'code' in error);
+  const known =
+    error instanceof Unavailable || error instanceof SyntaxError || (error instanceof Error && 'code' in error);
   if (!known || !(error instanceof Error)) throw error;
   process.stderr.write(`no guest was made: ${error.message}\n`);
   process.exitCode = 1;

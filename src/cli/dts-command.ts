@@ -1,9 +1,12 @@
-import { readFile } from 'node:fs/promises';
 import { KhoError } from '../errors.js';
 import { formatDts } from '../fdt/index.js';
 import { formatDecodedDts, openFdt, treeJson } from '../inspect/index.js';
+import { readRegularFile } from '../regular-file.js';
 import { readStdin } from './stdin.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
+
+/** More than this is no FDT that KHO hands over. */
+const BLOB_MAX = 2 ** 28;
 
 /**
  * `khorus dts`: an FDT as devicetree source. A blob that is cut short or damaged is printed as far as it goes; what is
@@ -14,7 +17,7 @@ export async function printDts(
   { plain = false }: { readonly plain?: boolean },
   terminal: Terminal,
 ): Promise<number> {
-  const bytes = path === '-' ? await readStdin() : await readBlob(path);
+  const bytes = path === '-' ? await readStdin() : await readRegularFile(path, 'the file', BLOB_MAX);
   let opened: ReturnType<typeof openFdt>;
   try {
     opened = openFdt(bytes);
@@ -35,16 +38,4 @@ export async function printDts(
     for (const { message } of problems) terminal.streams.stderr.write(`khorus: ${message}\n`);
   }
   return problems.length === 0 ? EXIT_DONE : EXIT_FAILED;
-}
-
-async function readBlob(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    const missing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
-    const text = missing
-      ? `there is no ${path}`
-      : `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`;
-    throw new KhoError(missing ? 'KHO_ENOENT' : 'KHO_EIO', text, { file: path }, { cause });
-  }
 }

@@ -1,5 +1,6 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { readRecord } from '../coordinator/index.js';
+import { imageSizeOf, readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { findingLines, type InspectReport, inspectBytes, inspectLines, inspectPath } from '../inspect/index.js';
 import { readStdin } from './stdin.js';
@@ -35,7 +36,7 @@ export async function inspectFile(
   const report =
     path === '-'
       ? await inspectStdin(options)
-      : await inspectPath(path, { ...options, ...(await ownersOf(path)), signal });
+      : await inspectPath(path, { ...options, ...(await ownersOf(path, terminal)), signal });
   const failed = report.findings.some(({ severity }) => severity === 'error');
   if (terminal.json) terminal.printJson({ ...report });
   else if (terminal.quiet)
@@ -55,11 +56,19 @@ function isError({ severity }: InspectReport['findings'][number]): boolean {
 }
 
 /** Beside an image of ours lies run.json, which knows whose the pages are that no structure of the kernel's names. */
-async function ownersOf(path: string): Promise<{ owners?: ReadonlyMap<number, string> }> {
-  const record = await readRecord(join(path, 'run.json')).catch(() => undefined);
+async function ownersOf(
+  path: string,
+  terminal: Terminal,
+): Promise<{ owners?: ReadonlyMap<number, string>; imageSize?: number }> {
+  const record = existsSync(join(path, 'run.json'))
+    ? await readRecord(join(path, 'run.json')).catch((error: unknown) => {
+        terminal.say(`note: owners of pages are not known: ${KhoError.from(error).message}`);
+        return undefined;
+      })
+    : undefined;
   if (record === undefined) return {};
   const owners = record.ranges.flatMap(({ address, owner }): [number, string][] =>
     owner.kind === 'pages' ? [[address, `driver ${owner.name}`]] : [],
   );
-  return { owners: new Map(owners) };
+  return { owners: new Map(owners), imageSize: imageSizeOf(record) };
 }

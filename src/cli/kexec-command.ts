@@ -56,9 +56,10 @@ export async function kexecImage(
   if (force && out === undefined) {
     throw new KhoError('KHO_EINVAL', '--force replaces what --out names; give --out DIR too', { field: 'force' });
   }
-  if (out !== undefined) await checkTarget(out, { force });
+  if (out !== undefined) await checkTarget(out, { kind: 'kexec', force });
   using boot = await openKexec(directory, kexecPlan(options), machineCommandLine);
-  if (out !== undefined) await writeDirectory(out, { force, signal }, (temporary) => boot.write(temporary, signal));
+  if (out !== undefined)
+    await writeDirectory(out, { kind: 'kexec', force, signal }, (temporary) => boot.write(temporary, signal));
   if (!terminal.json && !terminal.quiet) for (const line of loadLines(boot)) terminal.print(line);
   if (!qemu) {
     const command = boot.command(out ?? '');

@@ -3,12 +3,18 @@ import { access, lstat, mkdir, open, readdir, realpath, rename, rm } from 'node:
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { KhoError } from '../errors.js';
 
+/** Which command writes a directory. One never replaces what the other wrote: a run's records are not to be had again. */
+export type OutputKind = 'run' | 'kexec';
+
 /** What `run --out` and `kexec --out` write. A directory that holds anything else is not ours to replace. */
-const OUTPUT_ENTRIES: readonly string[] = ['boot.rom', 'kexec', 'kexec.json', 'kho', 'ram.img', 'run.json'];
-/** The documents of which one is there, with its schemaVersion at the head. */
-const OUTPUT_DOCUMENTS: readonly string[] = ['run.json', 'kexec.json'];
+const OUTPUT_ENTRIES: Readonly<Record<OutputKind, readonly string[]>> = {
+  run: ['boot.rom', 'kexec', 'kho', 'ram.img', 'run.json'],
+  kexec: ['boot.rom', 'kexec.json', 'ram.img'],
+};
 
 export interface OutputOptions {
+  /** Default: `run`. */
+  readonly kind?: OutputKind;
   /** Replace what an earlier run wrote. */
   readonly force?: boolean;
   readonly signal?: AbortSignal;
@@ -24,8 +30,8 @@ const active = new Set<string>();
  * an earlier run. KHO_EBUSY for the working directory or one around it, KHO_ENOENT without a parent directory, KHO_EIO if
  * the parent is not writable.
  */
-export async function checkTarget(target: string, { force = false }: OutputOptions = {}): Promise<void> {
-  await inspectTarget(target, force);
+export async function checkTarget(target: string, options: OutputOptions = {}): Promise<void> {
+  await inspectTarget(target, options);
 }
 
 /**
@@ -40,12 +46,13 @@ export async function checkTarget(target: string, { force = false }: OutputOptio
  */
 export async function writeDirectory(
   target: string,
-  { force = false, signal }: OutputOptions,
+  options: OutputOptions,
   fill: (temporary: string) => Promise<void>,
 ): Promise<void> {
+  const { signal } = options;
   const path = await resolveTarget(target);
   await cleanUpStale(path);
-  const replaces = await inspectTarget(target, force);
+  const replaces = await inspectTarget(target, options);
   const temporary = siblingOf(path);
   const former = `${temporary}-former`;
   if (active.has(temporary)) throw new KhoError('KHO_EBUSY', `${target} is being written already`, { file: target });
@@ -74,7 +81,7 @@ export async function writeDirectory(
 }
 
 /** Whether there is a former output to replace. Throws if the target may not be written. */
-async function inspectTarget(target: string, force: boolean): Promise<boolean> {
+async function inspectTarget(target: string, { kind = 'run', force = false }: OutputOptions): Promise<boolean> {
   const path = await resolveTarget(target);
   if (!relative(path, process.cwd()).startsWith('..')) {
     throw new KhoError('KHO_EBUSY', `${target} is the working directory, or holds it; choose another`, {
@@ -88,12 +95,14 @@ async function inspectTarget(target: string, force: boolean): Promise<boolean> {
   const entries = await asIoError(target, () => readdir(path));
   if (entries.length === 0) return false;
 
-  const foreign = entries.filter((entry) => !OUTPUT_ENTRIES.includes(entry)).sort();
-  if (foreign.length > 0 || !(await isFormerOutput(path))) {
+  const foreign = entries.filter((entry) => !OUTPUT_ENTRIES[kind].includes(entry)).sort();
+  if (foreign.length > 0 || !(await isFormerOutput(path, kind))) {
     const named = (foreign.length > 0 ? foreign : entries).slice(0, 3).join(', ');
-    throw exists(target, `holds something that khorus did not write (${named})`, 'choose another, or an empty one');
+    const what = `holds something that khorus ${kind} did not write (${named})`;
+    throw exists(target, what, 'choose another, or an empty one');
   }
-  if (!force) throw exists(target, 'holds the output of an earlier run', 'replace it with --force, or choose another');
+  if (!force)
+    throw exists(target, `holds the output of an earlier ${kind}`, 'replace it with --force, or choose another');
   return true;
 }
 
@@ -119,11 +128,10 @@ async function checkParent(path: string, target: string): Promise<void> {
   }
 }
 
-/** A directory that an earlier run wrote: a document of ours with a schemaVersion, or kho/out. */
-async function isFormerOutput(path: string): Promise<boolean> {
-  if ((await lstat(join(path, 'kho', 'out')).catch(absent))?.isDirectory()) return true;
-  const documents = await Promise.all(OUTPUT_DOCUMENTS.map((name) => isDocument(join(path, name))));
-  return documents.includes(true);
+/** A directory that the command wrote before: its document with a schemaVersion at the head, or a run's kho/out. */
+async function isFormerOutput(path: string, kind: OutputKind): Promise<boolean> {
+  if (kind === 'run' && (await lstat(join(path, 'kho', 'out')).catch(absent))?.isDirectory()) return true;
+  return isDocument(join(path, `${kind}.json`));
 }
 
 async function isDocument(path: string): Promise<boolean> {

@@ -1,6 +1,6 @@
-import { open } from 'node:fs/promises';
 import type { LoadedFile } from '../arch/index.js';
 import { KhoError } from '../errors.js';
+import { readRegularFile } from '../regular-file.js';
 
 /** What is to be loaded for the jump, as `kexec -l` takes it. */
 export interface KexecPlan {
@@ -30,26 +30,8 @@ export async function readKexecFiles({
 
 async function read(file: string, field: string): Promise<LoadedFile> {
   try {
-    const handle = await open(file);
-    try {
-      const found = await handle.stat();
-      if (!found.isFile())
-        throw new KhoError('KHO_EINVAL', `the ${field} ${file} is not a regular file`, { file, field });
-      if (found.size > MAX_FILE) {
-        const text = `the ${field} ${file} has ${found.size} bytes; no more than 1 GiB can be loaded`;
-        throw new KhoError('KHO_E2BIG', text, { file, field, size: found.size });
-      }
-      return { file, bytes: await handle.readFile() };
-    } finally {
-      await handle.close();
-    }
+    return { file, bytes: await readRegularFile(file, `the ${field}`, MAX_FILE) };
   } catch (error) {
-    if (error instanceof KhoError) throw error;
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (code === 'ENOENT') {
-      throw new KhoError('KHO_ENOENT', `there is no ${field} ${file}`, { file, field }, { cause: error });
-    }
-    const why = error instanceof Error ? error.message : String(error);
-    throw new KhoError('KHO_EIO', `the ${field} ${file} cannot be read: ${why}`, { file, field }, { cause: error });
+    throw KhoError.from(error).with({ field });
   }
 }

@@ -145,3 +145,9 @@ export interface RunRecord {
   /** Absent until a successor ran. */
   readonly successor?: SuccessorReport;
 }
+
+/** Bytes that the run's memory image has: up to the end of memory. */
+export function imageSizeOf({ host }: Pick<RunRecord, 'host'>): number {
+  const { base = 0, size = 0 } = host.ranges.at(-1) ?? {};
+  return base + size;
+}

@@ -111,6 +111,10 @@ export function inspectHandover(
   const early: InspectContext = { memory, findings, claims: undefined, contents, budget };
 
   const rootAddress = 'record' in start ? start.record.root : start.root;
+  if ('record' in start && start.record.rootSize !== ROOT_FDT_SIZE) {
+    const text = `the boot record gives the root FDT ${start.record.rootSize} bytes, expected one page`;
+    findings.error(new KhoError('KHO_EIMAGE', text, { address: start.record.address, size: start.record.rootSize }));
+  }
   const root = inspectRoot(early, rootAddress);
   if (record !== undefined) noteCutShort(early, record);
   const scratch = record === undefined ? undefined : inspectScratch(early, record);

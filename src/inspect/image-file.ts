@@ -153,10 +153,13 @@ function noHandover(memory: PhysicalMemory): KhoError {
   const roots = namedRoots(memory);
   const none =
     'no boot record: nothing in memory below 64 GiB is a boot_params page whose setup_data has a kho_data (type 10)';
-  if (roots.length === 0) return new KhoError('KHO_EIMAGE', `${none}, and there is no root FDT of KHO either`);
+  if (roots.length === 0) {
+    const text = `${none}, and there is no root FDT of KHO either: no handover, or a file that is cut short before it`;
+    return new KhoError('KHO_EIMAGE', text);
+  }
   return new KhoError(
     'KHO_EIMAGE',
-    `${none}; it was never written, as before kexec jumps, or has been overwritten since. ` +
+    `${none}; it was never written, as before kexec jumps, or has been overwritten since, or the file is cut short before it. ` +
       `There are root FDTs of KHO at ${roots.map(hex).join(', ')}: read one with --root ADDRESS`,
   );
 }

@@ -1,8 +1,9 @@
-import { open, readFile, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { X86_64 } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { hex, type ImageMemory, isElf, PAGE_SIZE, writeElfCore } from '../memblock/index.js';
+import { checkRegularFile, readRegularFile } from '../regular-file.js';
 import { type FdtReport, inspectFdt, inspectRawBlob, looksLikeFdt, type RawBlobReport } from './blob-report.js';
 import { checkDebugfs, type DebugfsCheck } from './debugfs-check.js';
 import { type Finding, Findings } from './findings.js';
@@ -44,6 +45,8 @@ export interface InspectPathOptions extends StartOptions, InspectOptions {
   readonly extract?: string;
   /** Replace that file. */
   readonly force?: boolean;
+  /** Bytes that the image had when it was written, where that is known: fewer are one that was cut short. */
+  readonly imageSize?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -95,6 +98,13 @@ async function inspectImage(
 ): Promise<ImageReport> {
   const { memory, report: file } = openImageFile(path);
   try {
+    const { imageSize = 0 } = options;
+    if (memory.fileSize < imageSize) {
+      throw new KhoError('KHO_EIMAGE', `${path} is cut short: ${memory.fileSize} of ${imageSize} bytes`, {
+        file: path,
+        size: memory.fileSize,
+      });
+    }
     const chosen = chooseStart(memory, options);
     const handover = inspectHandover(memory, chosen.start, options);
     const findings = new Findings();
@@ -177,29 +187,21 @@ async function isDirectory(path: string): Promise<boolean> {
 }
 
 async function headOf(file: string): Promise<{ head: Uint8Array; size: number }> {
+  const size = checkRegularFile(file, 'the file');
   try {
     const handle = await open(file);
     try {
       const { buffer, bytesRead } = await handle.read(Buffer.alloc(16), 0, 16, 0);
-      return { head: buffer.subarray(0, bytesRead), size: (await handle.stat()).size };
+      return { head: buffer.subarray(0, bytesRead), size };
     } finally {
       await handle.close();
     }
   } catch (cause) {
-    throw unreadable(file, cause);
+    const text = `${file} cannot be read: ${cause instanceof Error ? cause.message : cause}`;
+    throw new KhoError('KHO_EIO', text, { file }, { cause });
   }
 }
 
-async function readWhole(file: string): Promise<Uint8Array> {
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    throw unreadable(file, cause);
-  }
-}
-
-function unreadable(file: string, cause: unknown): KhoError {
-  const missing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
-  const text = `${file} cannot be read: ${cause instanceof Error ? cause.message : cause}`;
-  return new KhoError(missing ? 'KHO_ENOENT' : 'KHO_EIO', text, { file }, { cause });
+function readWhole(file: string): Promise<Uint8Array> {
+  return readRegularFile(file, 'the file', BLOB_MAX);
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { BootRecord } from '../arch/index.js';
 import { architectureNamed } from '../arch/index.js';
 import {
+  imageSizeOf,
   type KexecPlan,
   type KexecRecord,
   kexecRecord,
@@ -85,6 +86,10 @@ export async function openKexec(
       });
     }
     const rom = join(directory, ROM_FILE);
+    if (existsSync(join(directory, KEXEC_FILE))) {
+      const why = `${directory} was written by khorus kexec, for QEMU itself; give the directory of the run instead`;
+      throw new KhoError('KHO_EINVAL', why, { file: directory });
+    }
     if (record?.kexec === undefined || !existsSync(rom)) {
       throw new KhoError('KHO_EINVAL', `${directory} has no kernel loaded; name one with --kernel`, {
         field: 'kernel',
@@ -107,9 +112,9 @@ export async function openKexec(
 
 /** KHO_EIMAGE for an image that is shorter than the run's memory. */
 function checkWhole({ file, fileSize }: ImageMemory, record: RunRecord | undefined): void {
-  const { base = 0, size = 0 } = record?.host.ranges.at(-1) ?? {};
-  if (fileSize >= base + size) return;
-  throw new KhoError('KHO_EIMAGE', `${file} is cut short: ${fileSize} of ${base + size} bytes`, {
+  const size = record === undefined ? 0 : imageSizeOf(record);
+  if (fileSize >= size) return;
+  throw new KhoError('KHO_EIMAGE', `${file} is cut short: ${fileSize} of ${size} bytes`, {
     file,
     size: fileSize,
   });

@@ -43,6 +43,11 @@ export function expectationsOf(
       if (name !== MEMBLOCK_SUBTREE_NAME) continue;
       const there = readMemblockFdt(memory.read(address, size)).map((reservation) => reservation.name);
       expected.reservations.push(...there.filter((reservation) => wanted.has(reservation)));
+      for (const reservation of there.filter((one) => !wanted.has(one))) {
+        notes.push(
+          `the area '${reservation}' is handed over, but the command line has no reserve_mem= that asks for it`,
+        );
+      }
     }
   } catch (error) {
     notes.push(

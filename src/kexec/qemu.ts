@@ -59,7 +59,7 @@ export function qemuArguments({ memory, rom }: QemuFiles, memorySize: number): s
 
 /** KHO_ENOENT, with what to install, unless there is a QEMU. */
 export function findQemu(environment: NodeJS.ProcessEnv = process.env): string {
-  const command = environment.KHORUS_QEMU ?? QEMU;
+  const command = environment.KHORUS_QEMU || QEMU;
   const { error, status } = spawnSync(command, ['--version'], { stdio: 'ignore' });
   if (error === undefined && status === 0) return command;
   throw new KhoError(

@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { KhoError } from '../errors.js';
+import { checkRegularFile } from '../regular-file.js';
 import { hex, type PhysicalAddress, physicalAddress } from './address.js';
 import { isElf, readElfCore } from './elf-core.js';
 import type { FileExtent } from './file-extent.js';
@@ -76,9 +77,10 @@ export class ImageMemory extends IntegerAccess implements PhysicalMemory {
    * Opens `file`. Until {@link setRanges} says better, memory is what the file says: of a flat one, the one range
    * [0, file size) on node 0.
    * `cacheBytes` bounds the clean blocks kept (at least one is). KHO_ENOENT or KHO_EIO when the file cannot be opened,
-   * KHO_EIMAGE for an ELF file that is no core of memory.
+   * KHO_EINVAL when it is no regular file, KHO_EIMAGE for an ELF file that is no core of memory.
    */
   static open(file: string, { cacheBytes = 16 * 2 ** 20 } = {}): ImageMemory {
+    checkRegularFile(file, 'the memory image');
     let descriptor: number | undefined;
     try {
       descriptor = openSync(file, 'r');

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
@@ -108,6 +109,24 @@ describe('khorus kexec', () => {
     expect([forced.code, JSON.parse(forced.stdout)]).toMatchObject([0, { out: 'boot', kexec: { kernel: 'bzImage' } }]);
   });
 
+  test('never replaces the run that it reads, nor another', async () => {
+    for (const out of ['run', 'other-run']) {
+      cpSync(at('run'), at('other-run'), { recursive: true });
+      const result = await kexec(['run', '--kernel', 'bzImage', '--out', out, '--force']);
+      expect([result.code, result.stderr]).toEqual([
+        2,
+        expect.stringMatching(/holds something that khorus kexec did not/),
+      ]);
+      expect(existsSync(at(out, 'run.json'))).toBe(true);
+    }
+  });
+
+  test('tells of an area that is handed over and not asked for', async () => {
+    const { env } = withQemu('console');
+    const result = await kexec(['run', '--kernel', 'bzImage', '--cmdline', 'kho=on', '--qemu'], env);
+    expect(result.stderr).toMatch(/^note: the area 'trace' is handed over, but the command line has no reserve_mem=/);
+  });
+
   test('a run that loads the kernel does so in prepare, and comes to the same bytes', async () => {
     const flags = ['--kernel', 'bzImage', '--initrd', 'initrd', '--cmdline', 'kho=on quiet reserve_mem=64K:4096:trace'];
     const run = await khorus(['run', 's.yaml', '--out', 'loaded', '--quiet', ...flags], { cwd: base });
@@ -154,7 +173,9 @@ describe('khorus kexec refuses', () => {
     ['an initrd without a kernel', ['run', '--initrd', 'initrd'], 2, /--initrd is for a kernel; give --kernel too/],
     ['a kernel that is not there', ['run', '--kernel', 'none'], 2, /there is no kernel none/],
     ['an initrd that is not there', ['run', '--kernel', 'bzImage', '--initrd', 'none'], 2, /there is no initrd none/],
-    ['a kernel that is a directory', ['run', '--kernel', 'run'], 2, /the kernel run is not a regular file/],
+    ['a kernel that is a directory', ['run', '--kernel', 'run'], 2, /the kernel run is a directory/],
+    ['a kernel that is a pipe', ['run', '--kernel', 'pipe'], 2, /the kernel pipe is not a regular file/],
+    ['a directory that kexec wrote', ['written'], 2, /written was written by khorus kexec, for QEMU itself/],
     ['a kernel without an end', ['run', '--kernel', '/dev/zero'], 2, /the kernel \/dev\/zero is not a regular file/],
     [
       'an initrd without an end',
@@ -162,7 +183,12 @@ describe('khorus kexec refuses', () => {
       2,
       /the initrd \/dev\/urandom is not a regular file/,
     ],
-    ['an initrd beyond all bounds', ['run', '--kernel', 'bzImage', '--initrd', 'initrd-huge'], 1, /no more than 1 GiB/],
+    [
+      'an initrd beyond all bounds',
+      ['run', '--kernel', 'bzImage', '--initrd', 'initrd-huge'],
+      1,
+      /more than the 1073741824 that are read/,
+    ],
     ['a file that is no bzImage', ['run', '--kernel', 's.yaml'], 2, /s\.yaml cannot be loaded: it is not a bzImage/],
     ['a kernel of 32 bits', ['run', '--kernel', 'bzImage-32'], 2, /no 64-bit entry/],
     ['a kernel that is cut short', ['run', '--kernel', 'bzImage-short'], 2, /cut short: 30000 of 68096 bytes/],
@@ -197,6 +223,9 @@ describe('khorus kexec refuses', () => {
     writeFileSync(at('bzImage-large'), fakeBzImage({ initSize: 20 * 2 ** 20 }));
     writeFileSync(at('initrd-large'), Buffer.alloc(13 * 2 ** 20));
     writeFileSync(at('initrd-huge'), '');
+    execFileSync('mkfifo', [at('pipe')]);
+    cpSync(at('run'), at('written'), { recursive: true });
+    writeFileSync(at('written/kexec.json'), '{}');
     truncateSync(at('initrd-huge'), 2 ** 30 + 1);
     for (const name of ['short', 'zeros', 'cycle']) cpSync(at('run'), at(name), { recursive: true });
     truncateSync(at('short/ram.img'), 2 ** 20);
