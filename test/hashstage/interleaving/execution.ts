@@ -4,6 +4,7 @@ import { type Accesses, type AtomicOperation, type Element, type NativeArray, si
 import { CheckerError, type Finding, type FindingKind, type Program } from './program.js';
 import { type AccessKind, ATOMIC_READ, conflict, PLAIN_READ, PLAIN_WRITE, SharedMemory } from './shared-memory.js';
 import { SimulatedThread, type ThreadSnapshot } from './simulated-thread.js';
+import { Trace } from './trace.js';
 
 /**
  * Where a thread may be interrupted. `every` access, or `atomic` ones alone: then a thread's plain accesses run
@@ -21,7 +22,7 @@ export interface Scheduler<Module> {
 /** A state that an execution can return to. */
 export interface ExecutionSnapshot {
   readonly mark: number;
-  readonly order: number;
+  readonly accesses: number;
   readonly threads: readonly ThreadSnapshot[];
 }
 
@@ -39,9 +40,7 @@ export class Execution<Module> implements Accesses {
   readonly #memory: SharedMemory;
   readonly #points: InterruptionPoints;
   readonly #shared: unknown;
-  /** The thread that made each access. Only the first `#accesses` are of the present schedule. */
-  readonly #order: number[] = [];
-  #accesses = 0;
+  readonly #trace = new Trace();
   #scheduler: Scheduler<Module> | undefined;
   #running: SimulatedThread<Module> | undefined;
   /** The running thread has only begun, and goes no further than to where it may be interrupted. */
@@ -88,14 +87,14 @@ export class Execution<Module> implements Accesses {
   snapshot(): ExecutionSnapshot {
     return {
       mark: this.#memory.checkpoint(),
-      order: this.#accesses,
+      accesses: this.#trace.length,
       threads: this.threads.map((thread) => thread.snapshot()),
     };
   }
 
   restore(snapshot: ExecutionSnapshot): void {
     this.#memory.rollback(snapshot.mark);
-    this.#accesses = snapshot.order;
+    this.#trace.cut(snapshot.accesses);
     for (const thread of this.threads) thread.restore(snapshot.threads[thread.index]);
   }
 
@@ -138,12 +137,11 @@ export class Execution<Module> implements Accesses {
     this.#suspended = false;
     this.#next = undefined;
     thread.position = 0;
-    const received = Object.fromEntries(thread.awaits.map(({ name, result }) => [name, result]));
     let result: unknown;
     let thrown: unknown;
     let threw = false;
     try {
-      result = thread.program.run(thread.module, this.#shared, received);
+      result = thread.run(this.#shared);
     } catch (error) {
       threw = true;
       thrown = error;
@@ -152,8 +150,9 @@ export class Execution<Module> implements Accesses {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#suspended) return;
     if (thrown instanceof CheckerError) throw thrown;
-    if (thread.repeating || this.#granted)
+    if (thread.repeating || this.#granted) {
       throw new CheckerError(`'${thread.name}' did not repeat itself: it ended early`);
+    }
     thread.state = 'done';
     thread.pending = undefined;
     thread.result = result;
@@ -270,14 +269,14 @@ export class Execution<Module> implements Accesses {
     value: unknown,
     loggedKind = kind,
   ): void {
-    this.#order[this.#accesses++] = thread.index;
+    this.#trace.add(thread.name);
     thread.record(accessKey(at, loggedKind, array), operand, value);
     const end = at + array.BYTES_PER_ELEMENT;
     for (let word = at >> 2; word * 4 < end; word++) {
       const racing = this.#memory.access(thread.index, kind, word);
       if (racing !== -1) this.#foundRace(thread, kind, word, this.threads[racing]);
     }
-    if (this.#accesses > MAX_ACCESSES) {
+    if (this.#trace.length > MAX_ACCESSES) {
       this.#found('endless', `no end after ${MAX_ACCESSES} accesses`);
       this.#suspend();
     }
@@ -297,7 +296,6 @@ export class Execution<Module> implements Accesses {
 
   #outside(array: NativeArray, index: number): undefined {
     const thread = this.#running;
-    // Of a thread that was abandoned, or that is repeated, the access does not count: the first time it was found.
     if (thread === undefined) throw new CheckerError(`setup uses [${index}] of a shared array of ${array.length}`);
     if (this.#suspended) throw SUSPENSION;
     this.#found('outside', `'${thread.name}' uses [${index}] of a shared array of ${array.length} (${callStack()})`);
@@ -328,13 +326,12 @@ export class Execution<Module> implements Accesses {
   /** Repeats a thread that is not running, to see where in its code an access is. */
   #stackOf(thread: SimulatedThread<Module>, position: number): string {
     const running = this.#running;
-    const received = Object.fromEntries(thread.awaits.map(({ name, result }) => [name, result]));
     this.#running = thread;
     this.#suspended = true; // as soon as nothing is left to repeat
     this.#wanted = position;
     thread.position = 0;
     try {
-      thread.program.run(thread.module, this.#shared, received);
+      thread.run(this.#shared);
     } catch {
       // The suspension, or what the thread threw when it ended.
     }
@@ -344,16 +341,7 @@ export class Execution<Module> implements Accesses {
   }
 
   #found(kind: FindingKind, message: string): void {
-    this.finding ??= { kind, message, schedule: this.#schedule() };
-  }
-
-  #schedule(): string {
-    const runs: string[] = [];
-    for (let from = 0, to = 0; from < this.#accesses; from = to) {
-      while (to < this.#accesses && this.#order[to] === this.#order[from]) to++;
-      runs.push(`${this.threads[this.#order[from]].name} x${to - from}`);
-    }
-    return runs.join(', ');
+    this.finding ??= { kind, message, schedule: String(this.#trace) };
   }
 }
 

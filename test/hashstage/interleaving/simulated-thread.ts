@@ -41,6 +41,12 @@ export class SimulatedThread<Module> {
     this.module = module;
   }
 
+  /** Runs it from the start. */
+  run(shared: unknown): unknown {
+    const received = Object.fromEntries(this.awaits.map(({ name, result }) => [name, result]));
+    return this.program.run(this.module, shared, received);
+  }
+
   get repeating(): boolean {
     return this.position < this.length;
   }
