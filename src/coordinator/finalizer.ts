@@ -27,7 +27,12 @@ import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
   FRAGMENT_NODE,
+  FRAGMENT_SAME,
   FRAGMENT_USED,
+  NAMES_COUNT,
+  NAMES_IDS,
+  NAMES_NEXT,
+  NODE_ID,
   NODE_LENGTH,
   NODE_PARENT,
   NODE_TEXT,
@@ -38,37 +43,60 @@ import {
   PROPERTY_VALUE,
   propertyWords,
   SHARD_FIRST,
+  SHARD_NAMES,
+  SHARD_UNUSED_NAMES,
   SHARD_WORDS,
   type Stage,
 } from '../hashstage/index.js';
 import type { RenderedBlob } from '../workers/index.js';
 
-/** A node of one driver while its FDT is made: its fragments and children in the order in which they will stand. */
-interface CollectedNode {
-  readonly ref: NodeRef;
-  readonly fragments: number[];
-  readonly children: CollectedNode[];
-}
-
 const COMPATIBLE = 'compatible';
+const LENGTH_8_WIRE = swap32(8);
+/** From this many words on, one call copies a value faster than a loop. */
+const LARGE_VALUE = 32;
+const AT_SIGN = '@'.charCodeAt(0);
+
+/** What the first pass over a driver's shards found. */
+interface Collected {
+  /** The first child of the driver's root, 0 for none; the others follow by their links. */
+  readonly top: NodeRef;
+  /** Words of all nodes below the root, in wire form. */
+  readonly words: number;
+  readonly nodes: number;
+}
 
 /**
  * Turns the stage into the FDTs of drivers: mode `hash`'s way. Single-threaded, after all writers are done.
  *
- * Two passes for each driver: the first links fragments to nodes and nodes to parents in the order of the shards, checks
- * what only shows when all shards are seen together, and adds up the size; the second writes every byte once.
- * Property names get their string offsets in sorted order, so the blob does not depend on who interned a name first.
+ * Two passes for each driver: the first takes one step a fragment, links fragments to nodes and nodes to parents in the
+ * order of the shards, checks what only shows when all shards are seen together, and adds up the size; the second writes
+ * every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who interned a
+ * name first.
+ *
+ * Links are kept in arrays by node id, and nothing is allocated for a node. Cost, warm, for 10 properties of 8 bytes a
+ * node: docs/modes.md.
  */
 export class Finalizer {
   readonly #stage: Stage;
   readonly #words: Int32Array;
   readonly #names: (string | undefined)[];
   readonly #compatibleId: number;
-  /** By name id: the string offset in the blob being made, or -1. */
+  /** By name id: the string offset in the blob being made, in wire order. Only those of names in use have a meaning. */
   readonly #offsets: Int32Array;
-  /** By name id: the number of the node that last had it; shows a property that two shards wrote. */
+  /** By name id: the number of the blob that uses it, or of the node that last had it. */
   readonly #stamps: Int32Array;
   #stamp = 0;
+  /** By node id: the number of the blob that has it, its first and last fragment, its shard. */
+  readonly #blobs: Int32Array;
+  readonly #first: Int32Array;
+  readonly #last: Int32Array;
+  readonly #shards: Int32Array;
+  /** By node id: the first and last child, and the next sibling; refs of nodes. */
+  readonly #child: Int32Array;
+  readonly #lastChild: Int32Array;
+  readonly #sibling: Int32Array;
+  #blob = 0;
+  #properties = 0;
 
   constructor(stage: Stage) {
     this.#stage = stage;
@@ -77,22 +105,23 @@ export class Finalizer {
     this.#names = stage.names();
     this.#offsets = new Int32Array(this.#names.length);
     this.#stamps = new Int32Array(this.#names.length);
+    const byNode = (): Int32Array => new Int32Array(stage.nodeCount);
+    [this.#blobs, this.#first, this.#last, this.#shards] = [byNode(), byNode(), byNode(), byNode()];
+    [this.#child, this.#lastChild, this.#sibling] = [byNode(), byNode(), byNode()];
   }
 
   /**
-   * Writes the FDT of a driver, whose shards are `firstShard` … `endShard - 1`, into `target` (4-byte aligned).
+   * Writes the FDT of a driver with these shards, in their order, into `target` (4-byte aligned).
    *
    * KHO_EEXIST for a property that two shards gave one node; KHO_EINVAL for siblings that libfdt could not tell apart;
    * KHO_ENOSPC if `target` is too small.
    */
   render(shards: readonly number[], compatible: string, target: Uint8Array): RenderedBlob {
-    this.#offsets.fill(-1);
     const collected = this.#collect(shards);
     const compatibleWords = align4(compatible.length + 1) / 4;
     // BEGIN, "" and compatible of the root; its END, and the tag that ends the block.
     const structWords = collected.words + 2 + PROPERTY_VALUE + compatibleWords + 2;
-    this.#offsets[this.#compatibleId] = 0;
-    const strings = this.#assignOffsets();
+    const strings = this.#assignOffsets(this.#usedNames(shards));
     const structAt = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE;
     const stringsAt = structAt + structWords * 4;
     const size = stringsAt + strings.length;
@@ -106,61 +135,94 @@ export class Finalizer {
     out[at++] = 0;
     out[at++] = FDT_PROP_WIRE;
     out[at++] = swap32(compatible.length + 1);
-    out[at++] = swap32(this.#offsets[this.#compatibleId] as number);
+    out[at++] = this.#offsets[this.#compatibleId];
     out[at + compatibleWords - 1] = 0;
     for (let index = 0; index < compatible.length; index++) target[at * 4 + index] = compatible.charCodeAt(index);
     target[at * 4 + compatible.length] = 0;
     at += compatibleWords;
-    for (const node of collected.top) at = this.#renderNode(node, out, at);
+    this.#properties = 1;
+    at = this.#renderSiblings(collected.top, out, at);
     out[at++] = FDT_END_NODE_WIRE;
     out[at] = FDT_END_WIRE;
     target.set(strings, stringsAt);
-    return { size, nodes: collected.nodes + 1, properties: collected.properties + 1 };
+    return { size, nodes: collected.nodes + 1, properties: this.#properties };
   }
 
-  /** First pass. `words` are those of all nodes below the root. */
-  #collect(shards: readonly number[]) {
+  /** First pass: one step for each fragment. */
+  #collect(shards: readonly number[]): Collected {
     const words = this.#words;
-    const nodes = new Map<NodeRef, CollectedNode>();
-    const top: CollectedNode[] = [];
+    const blob = ++this.#blob;
+    const [blobs, first, last, child, lastChild, sibling] = [
+      this.#blobs,
+      this.#first,
+      this.#last,
+      this.#child,
+      this.#lastChild,
+      this.#sibling,
+    ];
+    let top = 0;
+    let lastTop = 0;
     let size = 0;
+    let nodes = 0;
+    const sharedNodes: NodeRef[] = [];
+    const unitAddresses: NodeRef[] = [];
     for (const shard of shards) {
-      let fragment = words[this.#stage.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] as number;
-      for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT] as number) {
-        const ref = words[fragment + FRAGMENT_NODE] as number;
-        let node = nodes.get(ref);
-        if (node === undefined) {
-          node = { ref, fragments: [], children: [] };
-          nodes.set(ref, node);
-          // The parent was opened before, by the same shard. A driver's root is no node of the stage.
-          const siblings = nodes.get(words[ref + NODE_PARENT] as number)?.children ?? top;
-          siblings.push(node);
-          size += 2 + ((words[ref + NODE_LENGTH] as number) >>> 2) + 1;
+      let fragment = words[this.#stage.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST];
+      for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
+        const ref = words[fragment + FRAGMENT_NODE];
+        if (ref === 0) continue;
+        const id = words[ref + NODE_ID];
+        size += words[fragment + FRAGMENT_USED];
+        words[fragment + FRAGMENT_SAME] = 0;
+        if (blobs[id] === blob) {
+          words[last[id] + FRAGMENT_SAME] = fragment;
+          last[id] = fragment;
+          if (this.#shards[id] !== shard) {
+            this.#shards[id] = shard;
+            sharedNodes.push(ref);
+          }
+          continue;
         }
-        node.fragments.push(fragment);
-        size += words[fragment + FRAGMENT_USED] as number;
+        blobs[id] = blob;
+        first[id] = fragment;
+        last[id] = fragment;
+        child[id] = 0;
+        sibling[id] = 0;
+        this.#shards[id] = shard;
+        nodes++;
+        const length = words[ref + NODE_LENGTH];
+        size += 2 + (length >>> 2) + 1;
+        // The parent was opened before, by the same shard. A driver's root is no node of the stage.
+        const parent = words[ref + NODE_PARENT];
+        if (parent > 0) {
+          const parentId = words[parent + NODE_ID];
+          if (child[parentId] === 0) child[parentId] = ref;
+          else sibling[words[lastChild[parentId] + NODE_ID]] = ref;
+          lastChild[parentId] = ref;
+        } else {
+          if (top === 0) top = ref;
+          else sibling[words[lastTop + NODE_ID]] = ref;
+          lastTop = ref;
+        }
+        if (this.#hasUnitAddress(ref, length)) unitAddresses.push(ref);
       }
     }
-    let properties = 0;
-    for (const node of nodes.values()) {
-      properties += this.#checkProperties(node);
-      this.#checkChildren(node.children);
-    }
-    this.#checkChildren(top);
-    return { top, words: size, nodes: nodes.size, properties };
+    for (const ref of unitAddresses) this.#checkSiblings(ref, top);
+    for (const ref of sharedNodes) this.#checkProperties(ref);
+    return { top, words: size, nodes };
   }
 
-  /** Notes the names that are used, and finds a property that two shards gave the node. */
-  #checkProperties(node: CollectedNode): number {
+  /** Finds a property that two shards gave the node; within one shard its writer saw to that. */
+  #checkProperties(ref: NodeRef): void {
     const words = this.#words;
-    const stamp = ++this.#stamp;
-    let count = 0;
-    for (const fragment of node.fragments) {
-      const end = fragment + FRAGMENT_DATA + (words[fragment + FRAGMENT_USED] as number);
+    const stamp = --this.#stamp; // below zero: blobs use the numbers above
+    let fragment = this.#first[words[ref + NODE_ID]];
+    for (; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
+      const end = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_USED];
       for (let at = fragment + FRAGMENT_DATA; at < end; at += propertyWords(words, at)) {
-        const name = words[at + PROPERTY_NAME] as number;
+        const name = words[at + PROPERTY_NAME];
         if (this.#stamps[name] === stamp) {
-          const path = this.#stage.nodePath(node.ref);
+          const path = this.#stage.nodePath(ref);
           const property = this.#names[name] ?? '';
           throw new KhoError('KHO_EEXIST', `two shards gave the node ${path} a property '${property}'`, {
             path,
@@ -168,23 +230,28 @@ export class Finalizer {
           });
         }
         this.#stamps[name] = stamp;
-        this.#offsets[name] = 0;
-        count++;
       }
     }
-    return count;
   }
 
-  /** Names with a unit address are rare, so only they pay for a comparison. */
-  #checkChildren(children: readonly CollectedNode[]): void {
-    const names = children.map((child) => this.#stage.nodeName(child.ref));
-    if (!names.some((name) => name.includes('@'))) return;
-    const plain = new Set(names.filter((name) => !name.includes('@')));
-    for (const [index, name] of names.entries()) {
-      const sibling = name.split('@', 1)[0] ?? '';
-      const child = children[index];
-      if (child === undefined || !plain.has(sibling) || !siblingsConflict(name, sibling)) continue;
-      const path = this.#stage.nodePath(child.ref);
+  #hasUnitAddress(ref: NodeRef, length: number): boolean {
+    const start = (ref + NODE_TEXT) * 4;
+    const { bytes } = this.#stage;
+    for (let index = 0; index < length; index++) if (bytes[start + index] === AT_SIGN) return true;
+    return false;
+  }
+
+  /** Names with a unit address are rare, so only they pay for a comparison with their siblings. */
+  #checkSiblings(ref: NodeRef, top: NodeRef): void {
+    const words = this.#words;
+    const name = this.#stage.nodeName(ref);
+    const parent = words[ref + NODE_PARENT];
+    let other = parent > 0 ? this.#child[words[parent + NODE_ID]] : top;
+    for (; other !== 0; other = this.#sibling[words[other + NODE_ID]]) {
+      if (words[other + NODE_LENGTH] >= name.length) continue;
+      const sibling = this.#stage.nodeName(other);
+      if (sibling.includes('@') || !siblingsConflict(name, sibling)) continue;
+      const path = this.#stage.nodePath(ref);
       throw new KhoError(
         'KHO_EINVAL',
         `the node ${path} cannot stand beside '${sibling}': libfdt takes one for the other`,
@@ -193,49 +260,101 @@ export class Finalizer {
     }
   }
 
-  /** Gives every used name its place in the strings block, sorted, and returns the block. */
-  #assignOffsets(): Uint8Array {
-    const used: [string, number][] = [];
-    let size = 0;
-    for (let id = 0; id < this.#offsets.length; id++) {
-      if (this.#offsets[id] === -1) continue;
-      const name = this.#names[id] ?? '';
-      used.push([name, id]);
-      size += name.length + 1;
+  /** The ids of the names that properties of these shards have: from the shards' lists, or from the properties themselves. */
+  #usedNames(shards: readonly number[]): number[] {
+    const words = this.#words;
+    const stamps = this.#stamps;
+    const blob = this.#blob;
+    const used = [this.#compatibleId];
+    stamps[this.#compatibleId] = blob;
+    const use = (name: number): void => {
+      if (stamps[name] === blob) return;
+      stamps[name] = blob;
+      used.push(name);
+    };
+    for (const shard of shards) {
+      const record = this.#stage.geometry.shardsAt + shard * SHARD_WORDS;
+      if (words[record + SHARD_UNUSED_NAMES] === 0) {
+        for (let chunk = words[record + SHARD_NAMES]; chunk !== 0; chunk = words[chunk + NAMES_NEXT]) {
+          for (let index = 0; index < words[chunk + NAMES_COUNT]; index++) use(words[chunk + NAMES_IDS + index]);
+        }
+        continue;
+      }
+      for (let at = words[record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
+        if (words[at + FRAGMENT_NODE] === 0) continue;
+        const end = at + FRAGMENT_DATA + words[at + FRAGMENT_USED];
+        for (let property = at + FRAGMENT_DATA; property < end; property += propertyWords(words, property)) {
+          use(words[property + PROPERTY_NAME]);
+        }
+      }
     }
+    return used;
+  }
+
+  /** Gives every used name its place in the strings block, sorted, and returns the block. */
+  #assignOffsets(ids: readonly number[]): Uint8Array {
+    const used = ids.map((id): [string, number] => [this.#names[id] ?? '', id]);
     used.sort(([a], [b]) => (a < b ? -1 : 1));
-    const block = new Uint8Array(size);
+    const block = new Uint8Array(used.reduce((sum, [name]) => sum + name.length + 1, 0));
     let at = 0;
     for (const [name, id] of used) {
-      this.#offsets[id] = at;
+      this.#offsets[id] = swap32(at);
       for (let index = 0; index < name.length; index++) block[at++] = name.charCodeAt(index);
       at++;
     }
     return block;
   }
 
-  /** Second pass: writes a node and what is below it at word `at` of `out`; returns where it ends. */
-  #renderNode(node: CollectedNode, out: Int32Array, start: number): number {
+  /** Second pass: writes a node, what is below it, and its later siblings at word `start` of `out`; returns where they end. */
+  #renderSiblings(first: NodeRef, out: Int32Array, start: number): number {
+    const words = this.#words;
+    let to = start;
+    for (let ref = first; ref !== 0; ) {
+      const id = words[ref + NODE_ID];
+      out[to++] = FDT_BEGIN_NODE_WIRE;
+      const nameWords = (words[ref + NODE_LENGTH] >>> 2) + 1;
+      for (let word = 0; word < nameWords; word++) out[to++] = words[ref + NODE_TEXT + word];
+      for (let fragment = this.#first[id]; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
+        to = this.#renderFragment(fragment, out, to);
+      }
+      const child = this.#child[id];
+      if (child !== 0) to = this.#renderSiblings(child, out, to);
+      out[to++] = FDT_END_NODE_WIRE;
+      ref = this.#sibling[id];
+    }
+    return to;
+  }
+
+  #renderFragment(fragment: number, out: Int32Array, start: number): number {
     const words = this.#words;
     const offsets = this.#offsets;
+    let from = fragment + FRAGMENT_DATA;
+    const end = from + words[fragment + FRAGMENT_USED];
     let to = start;
-    out[to++] = FDT_BEGIN_NODE_WIRE;
-    const nameWords = ((words[node.ref + NODE_LENGTH] as number) >>> 2) + 1;
-    for (let word = 0; word < nameWords; word++) out[to++] = words[node.ref + NODE_TEXT + word] as number;
-    for (const fragment of node.fragments) {
-      let from = fragment + FRAGMENT_DATA;
-      const end = from + (words[fragment + FRAGMENT_USED] as number);
-      while (from < end) {
-        const next = from + propertyWords(words, from);
-        out[to + PROPERTY_TAG] = words[from + PROPERTY_TAG] as number;
-        out[to + PROPERTY_LENGTH] = words[from + PROPERTY_LENGTH] as number;
-        out[to + PROPERTY_NAME] = swap32(offsets[words[from + PROPERTY_NAME] as number] as number);
-        to += PROPERTY_VALUE;
-        for (from += PROPERTY_VALUE; from < next; from++) out[to++] = words[from] as number;
+    let properties = 0;
+    while (from < end) {
+      const length = words[from + PROPERTY_LENGTH];
+      out[to + PROPERTY_TAG] = FDT_PROP_WIRE;
+      out[to + PROPERTY_LENGTH] = length;
+      out[to + PROPERTY_NAME] = offsets[words[from + PROPERTY_NAME]];
+      properties++;
+      if (length === LENGTH_8_WIRE) {
+        out[to + PROPERTY_VALUE] = words[from + PROPERTY_VALUE];
+        out[to + PROPERTY_VALUE + 1] = words[from + PROPERTY_VALUE + 1];
+        from += PROPERTY_VALUE + 2;
+        to += PROPERTY_VALUE + 2;
+        continue;
       }
+      const next = from + propertyWords(words, from);
+      from += PROPERTY_VALUE;
+      to += PROPERTY_VALUE;
+      if (next - from > LARGE_VALUE) {
+        out.set(words.subarray(from, next), to);
+        to += next - from;
+        from = next;
+      } else while (from < next) out[to++] = words[from++];
     }
-    for (const child of node.children) to = this.#renderNode(child, out, to);
-    out[to++] = FDT_END_NODE_WIRE;
+    this.#properties += properties;
     return to;
   }
 }

@@ -11,7 +11,7 @@
  *         |   [48] NAME_COUNT                  Atomics.add                |
  *         +---------------------------------------------------------------+
  *     64  | shard records: one cache line each, written by the shard's    |
- *         |   one thread: FIRST LAST USED_BYTES NODES PROPERTIES          |
+ *         |   one thread: FIRST LAST USED_BYTES NAMES UNUSED_NAMES        |
  *         +---------------------------------------------------------------+
  *         | name slots: 2^n refs of name records, 0 = free  (CAS)         |
  *         +---------------------------------------------------------------+
@@ -23,7 +23,8 @@
  *
  *  name record      [ID | LENGTH | HASH | text, NUL-padded to words]
  *  node record      [ID | LENGTH | HASH | PARENT | text with its NUL, padded: the wire form of a node's name]
- *  fragment         [NEXT | NODE | USED | properties in FDT wire form, with name ids for string offsets]
+ *  fragment         [NEXT | NODE | SAME | USED | properties in FDT wire form, with name ids for string offsets]
+ *  names chunk      [NEXT | COUNT | ids of names that the shard uses]
  * ```
  *
  * **Protocol.** A name or node record is filled with plain stores in an arena that only the filling thread knows, then
@@ -31,6 +32,8 @@
  * Atomics.load (acquire) before it reads the record; a published record never changes. A fragment belongs to one shard,
  * and a shard to one thread at a time: its words are plain, and are read by another thread only after a message from
  * the writing thread (which orders them). USED is stored last, so a fragment is whole up to USED at any moment.
+ * A shard that removes a node sets NODE of its fragments to 0: they stay in the chain, dead. SAME leads to the next
+ * fragment of the same node; the writer links those of its shard, the finalizer those of all shards.
  */
 
 export const STAGE_MAGIC = 0x4b535447; // "KSTG"
@@ -49,8 +52,10 @@ export const HEADER_WORDS = HEADER_NAME_COUNT + CACHE_LINE_WORDS;
 export const SHARD_FIRST = 0;
 export const SHARD_LAST = 1;
 export const SHARD_USED_BYTES = 2;
-export const SHARD_NODES = 3;
-export const SHARD_PROPERTIES = 4;
+/** The newest chunk of the list of names that the shard uses. */
+export const SHARD_NAMES = 3;
+/** 1 if that list may hold names that no property has any more. */
+export const SHARD_UNUSED_NAMES = 4;
 export const SHARD_WORDS = CACHE_LINE_WORDS;
 
 export const NAME_ID = 0;
@@ -65,9 +70,17 @@ export const NODE_PARENT = 3;
 export const NODE_TEXT = 4;
 
 export const FRAGMENT_NEXT = 0;
+/** The node's ref; 0 once the fragment is dead. */
 export const FRAGMENT_NODE = 1;
-export const FRAGMENT_USED = 2;
-export const FRAGMENT_DATA = 3;
+export const FRAGMENT_SAME = 2;
+export const FRAGMENT_USED = 3;
+export const FRAGMENT_DATA = 4;
+
+export const NAMES_NEXT = 0;
+export const NAMES_COUNT = 1;
+export const NAMES_IDS = 2;
+/** Names of one chunk: with its header it has 32 words. */
+export const NAMES_ROOM = 30;
 
 /** A property in a fragment: tag and length in wire order, the name id in native order, then the value. */
 export const PROPERTY_TAG = 0;

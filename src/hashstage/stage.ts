@@ -152,9 +152,11 @@ export class Stage {
     return ref;
   }
 
-  /** True if `ref` is where the next allocation would begin and `words` more fit there. */
-  canExtend(ref: number, words: number): boolean {
-    return ref === this.#cursor && this.#cursor + words <= this.#arenaEnd;
+  /** Allocates `words` if they can follow at `ref`, where an earlier allocation ended; false, and nothing else, if not. */
+  extend(ref: number, words: number): boolean {
+    if (ref !== this.#cursor || ref + words > this.#arenaEnd) return false;
+    this.#cursor = ref + words;
+    return true;
   }
 
   #refill(words: number): void {
@@ -228,6 +230,15 @@ export class Stage {
 
   /** The node `name` under `parent`, made if it is not there yet. The caller has checked the name. */
   openNode(parent: NodeRef, name: string): NodeRef {
+    return this.#node(parent, name, true);
+  }
+
+  /** The node `name` under `parent`, or 0 if no thread has made one that this thread knows of. */
+  findNode(parent: NodeRef, name: string): NodeRef {
+    return this.#node(parent, name, false);
+  }
+
+  #node(parent: NodeRef, name: string, insert: boolean): NodeRef {
     const { words } = this;
     const length = name.length;
     const textWords = (length + 4) >>> 2; // with its NUL
@@ -238,6 +249,10 @@ export class Stage {
     for (let probe = 0; probe < nodeSlots; probe++) {
       const slot = nodeSlotsAt + ((hash + probe) & mask);
       let found = Atomics.load(words, slot);
+      if (found === 0 && !insert) {
+        this.#cursor = record;
+        return 0;
+      }
       if (found === 0) {
         words[record + NODE_LENGTH] = length;
         words[record + NODE_HASH] = hash;
@@ -257,6 +272,7 @@ export class Stage {
       }
     }
     this.#cursor = record;
+    if (!insert) return 0;
     throw new KhoError('KHO_ENOSPC', `the stage has no room for another node ('${name}')`);
   }
 

@@ -1,11 +1,17 @@
 import { KhoError } from '../errors.js';
-import { align4, FDT_PROP_WIRE, nodeSize, propertySize, swap32 } from '../fdt/wire.js';
+import { align4, FDT_PROP_WIRE, FDT_PROPERTY_HEADER_SIZE, nodeSize, propertySize, swap32 } from '../fdt/wire.js';
 import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
   FRAGMENT_NODE,
+  FRAGMENT_SAME,
   FRAGMENT_USED,
+  NAMES_COUNT,
+  NAMES_IDS,
+  NAMES_NEXT,
+  NAMES_ROOM,
   NODE_LENGTH,
+  NODE_PARENT,
   type NodeRef,
   PROPERTY_LENGTH,
   PROPERTY_NAME,
@@ -13,48 +19,48 @@ import {
   PROPERTY_VALUE,
   SHARD_FIRST,
   SHARD_LAST,
-  SHARD_NODES,
-  SHARD_PROPERTIES,
+  SHARD_NAMES,
+  SHARD_UNUSED_NAMES,
   SHARD_USED_BYTES,
   SHARD_WORDS,
 } from './layout.js';
+import { OpenNodes } from './open-nodes.js';
 import type { Stage } from './stage.js';
 
 const LENGTH_4_WIRE = swap32(4);
 const LENGTH_8_WIRE = swap32(8);
-
-/** What this writer knows of one node: every fragment that its shard wrote of it. */
-interface OpenNode {
-  readonly ref: NodeRef;
-  readonly fragments: number[];
-}
+const BYTES_4 = FDT_PROPERTY_HEADER_SIZE + 4;
+const BYTES_8 = FDT_PROPERTY_HEADER_SIZE + 8;
+/** Up to this many bytes a loop is faster than a call of set(). */
+const SMALL_VALUE = 32;
+/** The mark of a name that the shard has used, but in no node that is current. Nodes have marks above it. */
+const CHARGED = 1;
 
 /**
- * Writes the nodes and properties of one shard into the stage.
+ * Writes the nodes and properties of one shard into the stage, and takes nodes out again, at any time before the stage is
+ * finalized.
  *
  * A shard is written by one thread at a time. Its next phase may run on another thread: that thread makes a writer of
- * its own, which reads the shard's fragments back and goes on where the last one ended.
+ * its own, which goes on where the last one ended; that costs a step for each fragment and name, none for a property.
  *
  * Every byte of FDT that the shard will cause (nodes, properties, the first use of each name) is charged against the
- * bound that it declared; exceeding it is KHO_ENOSPC and leaves what is there untouched.
- *
- * Cost, warm: about 10 ns for a property with a name id, plus about 20 ns to look up a name given as a string.
+ * bound that it declared; exceeding it is KHO_ENOSPC and leaves what is there untouched. A node that is removed gives
+ * its bytes back, but for those of names. Its room in the arena is not used again.
  */
 export class ShardWriter {
   readonly #stage: Stage;
   readonly #words: Int32Array;
   readonly #record: number;
   readonly #maxBytes: number;
-  readonly #nodes = new Map<NodeRef, OpenNode>();
-  /** By name id: the `#stamp` of the node that last had a property of this name. */
-  #nameStamps = new Int32Array(256);
-  /** By name id: 1 if the name's text is charged to this shard. */
-  #nameCharged = new Uint8Array(256);
-  #stamp = 0;
-  #current: OpenNode | undefined;
+  readonly #nodes = new OpenNodes();
+  /** By name id: 0 if the shard has never used it; else the `#mark` of the node that last had it, or CHARGED. */
+  #marks = new Int32Array(256);
+  #mark = CHARGED;
+  #node: NodeRef = 0;
   #fragment = 0;
   /** Where the current fragment's next word goes. */
   #end = 0;
+  #used = 0;
 
   constructor(stage: Stage, shard: number, maxBytes: number) {
     this.#stage = stage;
@@ -66,7 +72,7 @@ export class ShardWriter {
 
   /** FDT bytes charged so far. */
   get usedBytes(): number {
-    return this.#words[this.#record + SHARD_USED_BYTES] as number;
+    return this.#words[this.#record + SHARD_USED_BYTES];
   }
 
   /**
@@ -75,17 +81,39 @@ export class ShardWriter {
    */
   open(parent: NodeRef, name: string): NodeRef {
     const ref = this.#stage.openNode(parent, name);
-    if (this.#nodes.has(ref)) return ref;
-    this.#charge(nodeSize(this.#words[ref + NODE_LENGTH] as number));
-    this.#startFragment({ ref, fragments: [] }, 0);
-    const words = this.#words;
-    words[this.#record + SHARD_NODES] = (words[this.#record + SHARD_NODES] as number) + 1;
+    if (this.#nodes.get(ref) !== 0) return ref;
+    this.#charge(nodeSize(this.#words[ref + NODE_LENGTH]));
+    this.#nodes.set(ref, this.#startFragment(ref, 0));
+    this.#node = ref;
+    this.#mark++;
     return ref;
+  }
+
+  /** Whether this shard has the node `name` under `parent`. */
+  has(parent: NodeRef, name: string): boolean {
+    const ref = this.#stage.findNode(parent, name);
+    return ref !== 0 && this.#nodes.get(ref) !== 0;
+  }
+
+  /**
+   * Takes the node `name` under `parent`, and what is below it, out of this shard; false if it has none. What other shards
+   * wrote of the same node stays. A node that is added again comes last among its siblings.
+   */
+  remove(parent: NodeRef, name: string): boolean {
+    if (!this.has(parent, name)) return false;
+    this.#takeOut(this.#stage.findNode(parent, name), false);
+    return true;
+  }
+
+  /** The node `name` under `parent`, emptied and in the place that it had; or a new one. */
+  replace(parent: NodeRef, name: string): NodeRef {
+    if (this.has(parent, name)) this.#takeOut(this.#stage.findNode(parent, name), true);
+    return this.open(parent, name);
   }
 
   /** A 32-bit property, native (little-endian) byte order. */
   u32(node: NodeRef, name: number, value: number): void {
-    const at = this.#property(node, name, 4, PROPERTY_VALUE + 1);
+    const at = this.#property(node, name, BYTES_4, PROPERTY_VALUE + 1);
     const words = this.#words;
     words[at + PROPERTY_LENGTH] = LENGTH_4_WIRE;
     words[at + PROPERTY_VALUE] = value;
@@ -94,7 +122,7 @@ export class ShardWriter {
 
   /** A 64-bit property from its halves, native (little-endian) byte order. */
   u64(node: NodeRef, name: number, high: number, low: number): void {
-    const at = this.#property(node, name, 8, PROPERTY_VALUE + 2);
+    const at = this.#property(node, name, BYTES_8, PROPERTY_VALUE + 2);
     const words = this.#words;
     words[at + PROPERTY_LENGTH] = LENGTH_8_WIRE;
     words[at + PROPERTY_VALUE] = low;
@@ -106,119 +134,194 @@ export class ShardWriter {
   bytes(node: NodeRef, name: number, value: Uint8Array): void {
     const length = value.length;
     const valueWords = align4(length) / 4;
-    const at = this.#property(node, name, length, PROPERTY_VALUE + valueWords);
-    const words = this.#words;
-    words[at + PROPERTY_LENGTH] = swap32(length);
+    const at = this.#property(node, name, propertySize(length), PROPERTY_VALUE + valueWords);
+    this.#words[at + PROPERTY_LENGTH] = swap32(length);
     // Arenas may be reused, so the padding is written too: it becomes part of the blob.
-    if (valueWords > 0) words[at + PROPERTY_VALUE + valueWords - 1] = 0;
-    this.#stage.bytes.set(value, (at + PROPERTY_VALUE) * 4);
+    if (valueWords > 0) this.#words[at + PROPERTY_VALUE + valueWords - 1] = 0;
+    const heap = this.#stage.bytes;
+    const to = (at + PROPERTY_VALUE) * 4;
+    if (length > SMALL_VALUE) heap.set(value, to);
+    else for (let index = 0; index < length; index++) heap[to + index] = value[index];
     this.#commit(at + PROPERTY_VALUE + valueWords);
   }
 
-  /** Makes room for a property of `node` and fills in its tag and name; `#commit` makes it part of the fragment. */
-  #property(node: NodeRef, name: number, length: number, words: number): number {
-    if (this.#current?.ref !== node) this.#switchTo(node);
-    if (name >= this.#nameStamps.length) this.#growNames(name);
-    if (this.#nameStamps[name] === this.#stamp) throw this.#duplicate(node, name);
-    let bytes = propertySize(length);
-    // Also undefined, for a made-up number such as -1 or 0.5: nameText refuses it (KHO_EINVAL).
-    if (this.#nameCharged[name] !== 1) bytes += this.#stage.nameText(name).length + 1;
-    this.#charge(bytes);
-    this.#nameCharged[name] = 1;
-    if (this.#stage.canExtend(this.#end, words)) this.#stage.allocate(words);
-    else if (this.#current !== undefined) this.#startFragment(this.#current, words);
+  /**
+   * Makes room for a property of `node`, which will take `bytes` in the FDT and `count` words here, and fills in its tag and
+   * name; `#commit` makes it part of the fragment.
+   */
+  #property(node: NodeRef, name: number, bytes: number, count: number): number {
+    if (node !== this.#node) this.#switchTo(node);
+    const mark = this.#marks[name];
+    // Not yet used by this shard (0), or beyond the array, or no name at all (undefined); or used by this very node.
+    let used = this.#used + bytes;
+    if (!(mark >= CHARGED) || mark === this.#mark) used += this.#newName(node, name, mark, bytes);
+    else if (used > this.#maxBytes) this.#checkRoom(bytes);
+    if (!this.#stage.extend(this.#end, count)) this.#startFragment(node, count);
+    this.#setUsed(used);
     const at = this.#end;
     this.#words[at + PROPERTY_TAG] = FDT_PROP_WIRE;
     this.#words[at + PROPERTY_NAME] = name;
-    this.#nameStamps[name] = this.#stamp;
+    this.#marks[name] = this.#mark;
     return at;
   }
 
   #commit(end: number): void {
-    const words = this.#words;
     this.#end = end;
-    words[this.#record + SHARD_PROPERTIES] = (words[this.#record + SHARD_PROPERTIES] as number) + 1;
-    words[this.#fragment + FRAGMENT_USED] = end - this.#fragment - FRAGMENT_DATA;
+    this.#words[this.#fragment + FRAGMENT_USED] = end - this.#fragment - FRAGMENT_DATA;
   }
 
-  /** Appends an empty fragment of `node`, with room for `words`, to the shard's chain and makes it current. */
-  #startFragment(node: OpenNode, words: number): void {
-    const heap = this.#words;
-    const fragment = this.#stage.allocate(FRAGMENT_DATA + words);
-    heap[fragment + FRAGMENT_NEXT] = 0;
-    heap[fragment + FRAGMENT_NODE] = node.ref;
-    heap[fragment + FRAGMENT_USED] = 0;
-    const last = heap[this.#record + SHARD_LAST] as number;
-    if (last === 0) heap[this.#record + SHARD_FIRST] = fragment;
-    else heap[last + FRAGMENT_NEXT] = fragment;
-    heap[this.#record + SHARD_LAST] = fragment;
-    node.fragments.push(fragment);
-    if (node.fragments.length === 1) {
-      this.#nodes.set(node.ref, node);
-      this.#stamp++;
+  /** The first use of a name in this shard: returns the bytes of its text. KHO_EEXIST if the node has it already. */
+  #newName(node: NodeRef, name: number, mark: number | undefined, bytes: number): number {
+    if (mark === this.#mark) throw this.#duplicate(node, name);
+    const text = this.#stage.nameText(name); // KHO_EINVAL for a made-up number such as -1 or 0.5
+    if (name >= this.#marks.length) this.#growMarks(name);
+    const textBytes = text.length + 1;
+    this.#checkRoom(bytes + textBytes);
+    this.#noteName(name);
+    return textBytes;
+  }
+
+  /** Adds a name to the shard's list of those it uses, from which the finalizer makes the strings block. */
+  #noteName(name: number): void {
+    const words = this.#words;
+    let chunk = words[this.#record + SHARD_NAMES];
+    if (chunk === 0 || words[chunk + NAMES_COUNT] === NAMES_ROOM) {
+      const next = chunk;
+      chunk = this.#stage.allocate(NAMES_IDS + NAMES_ROOM);
+      words[chunk + NAMES_NEXT] = next;
+      words[chunk + NAMES_COUNT] = 0;
+      words[this.#record + SHARD_NAMES] = chunk;
     }
-    this.#current = node;
+    const count = words[chunk + NAMES_COUNT];
+    words[chunk + NAMES_IDS + count] = name;
+    words[chunk + NAMES_COUNT] = count + 1;
+  }
+
+  /** Appends an empty fragment of `ref`, with room for `count` words, to the shard's chain; returns it. */
+  #startFragment(ref: NodeRef, count: number): number {
+    const words = this.#words;
+    let fragment: number;
+    try {
+      fragment = this.#stage.allocate(FRAGMENT_DATA + count);
+    } catch (error) {
+      words[this.#record + SHARD_UNUSED_NAMES] = 1; // the name that was to come was listed already
+      throw error;
+    }
+    words[fragment + FRAGMENT_NEXT] = 0;
+    words[fragment + FRAGMENT_NODE] = ref;
+    words[fragment + FRAGMENT_SAME] = 0;
+    words[fragment + FRAGMENT_USED] = 0;
+    const last = words[this.#record + SHARD_LAST];
+    if (last === 0) words[this.#record + SHARD_FIRST] = fragment;
+    else words[last + FRAGMENT_NEXT] = fragment;
+    words[this.#record + SHARD_LAST] = fragment;
+    if (ref === this.#node) words[this.#fragment + FRAGMENT_SAME] = fragment;
     this.#fragment = fragment;
     this.#end = fragment + FRAGMENT_DATA;
+    return fragment;
   }
 
-  /** Makes an earlier node current again: its names are stamped anew, so that a duplicate is still seen. */
+  /** Makes an earlier node current again: its names are marked anew, so that a duplicate is still seen. */
   #switchTo(ref: NodeRef): void {
-    const node = this.#nodes.get(ref);
-    if (node === undefined) throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard');
-    this.#current = node;
-    this.#stamp++;
-    const { words } = this.#stage;
-    for (const fragment of node.fragments) {
+    let fragment = this.#nodes.get(ref);
+    if (fragment === 0) {
+      throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard, or was removed since');
+    }
+    this.#node = ref;
+    this.#mark++;
+    const words = this.#words;
+    for (; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
       this.#fragment = fragment;
-      this.#end = fragment + FRAGMENT_DATA + (words[fragment + FRAGMENT_USED] as number);
+      this.#end = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_USED];
       for (let at = fragment + FRAGMENT_DATA; at < this.#end; at += propertyWords(words, at)) {
-        const name = words[at + PROPERTY_NAME] as number;
-        if (name >= this.#nameStamps.length) this.#growNames(name);
-        this.#nameStamps[name] = this.#stamp;
+        const name = words[at + PROPERTY_NAME];
+        if (name >= this.#marks.length) this.#growMarks(name);
+        this.#marks[name] = this.#mark;
       }
     }
+  }
+
+  /** Takes out what this shard has of `top` and of all below it; `keep` leaves `top` itself, empty, in its place. */
+  #takeOut(top: NodeRef, keep: boolean): void {
+    const words = this.#words;
+    words[this.#record + SHARD_UNUSED_NAMES] = 1;
+    let bytes = 0;
+    const kept = this.#nodes.get(top);
+    // Nodes below `top` were opened after it, so they stand behind its first fragment.
+    for (let fragment = kept; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
+      const ref = words[fragment + FRAGMENT_NODE];
+      if (ref === 0 || !this.#isWithin(ref, top)) continue;
+      bytes += words[fragment + FRAGMENT_USED] * 4;
+      if (this.#nodes.get(ref) === fragment && !(keep && ref === top)) bytes += nodeSize(words[ref + NODE_LENGTH]);
+      words[fragment + FRAGMENT_USED] = 0;
+      if (fragment === kept && keep) continue;
+      words[fragment + FRAGMENT_NODE] = 0;
+    }
+    if (keep) words[kept + FRAGMENT_SAME] = 0;
+    this.#setUsed(this.#used - bytes);
+    this.#forgetNodes();
+  }
+
+  #isWithin(ref: NodeRef, top: NodeRef): boolean {
+    for (let at = ref; at > 0; at = this.#words[at + NODE_PARENT]) if (at === top) return true;
+    return false;
+  }
+
+  /** Reads the open nodes from the chain again, after some were taken out; none is current then. */
+  #forgetNodes(): void {
+    this.#nodes.clear();
+    this.#readNodes();
+    this.#node = 0;
+    this.#fragment = 0;
+    this.#end = 0;
+    this.#mark++;
   }
 
   #readBack(): void {
     const words = this.#words;
-    let fragment = words[this.#record + SHARD_FIRST] as number;
-    while (fragment !== 0) {
-      const ref = words[fragment + FRAGMENT_NODE] as number;
-      const node = this.#nodes.get(ref);
-      if (node === undefined) this.#nodes.set(ref, { ref, fragments: [fragment] });
-      else node.fragments.push(fragment);
-      const end = fragment + FRAGMENT_DATA + (words[fragment + FRAGMENT_USED] as number);
-      for (let at = fragment + FRAGMENT_DATA; at < end; at += propertyWords(words, at)) {
-        const name = words[at + PROPERTY_NAME] as number;
-        if (name >= this.#nameStamps.length) this.#growNames(name);
-        this.#nameCharged[name] = 1;
+    this.#used = words[this.#record + SHARD_USED_BYTES];
+    for (let chunk = words[this.#record + SHARD_NAMES]; chunk !== 0; chunk = words[chunk + NAMES_NEXT]) {
+      for (let index = 0; index < words[chunk + NAMES_COUNT]; index++) {
+        const name = words[chunk + NAMES_IDS + index];
+        if (name >= this.#marks.length) this.#growMarks(name);
+        this.#marks[name] = CHARGED;
       }
-      fragment = words[fragment + FRAGMENT_NEXT] as number;
+    }
+    this.#readNodes();
+    this.#mark++;
+  }
+
+  #readNodes(): void {
+    const words = this.#words;
+    for (let at = words[this.#record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
+      const ref = words[at + FRAGMENT_NODE];
+      if (ref !== 0 && this.#nodes.get(ref) === 0) this.#nodes.set(ref, at);
     }
   }
 
   #charge(bytes: number): void {
-    const used = this.#words[this.#record + SHARD_USED_BYTES] as number;
-    if (used + bytes > this.#maxBytes) {
-      throw new KhoError(
-        'KHO_ENOSPC',
-        `the shard declared maxBytes ${this.#maxBytes} and has used ${used}; ${bytes} more do not fit`,
-        { size: bytes },
-      );
-    }
-    this.#words[this.#record + SHARD_USED_BYTES] = used + bytes;
+    this.#checkRoom(bytes);
+    this.#setUsed(this.#used + bytes);
   }
 
-  #growNames(name: number): void {
-    this.#stage.nameText(name); // KHO_EINVAL before a made-up number makes us reserve memory for it
-    const size = Math.max(name + 1, this.#nameStamps.length * 2);
-    const stamps = new Int32Array(size);
-    stamps.set(this.#nameStamps);
-    this.#nameStamps = stamps;
-    const charged = new Uint8Array(size);
-    charged.set(this.#nameCharged);
-    this.#nameCharged = charged;
+  #checkRoom(bytes: number): void {
+    if (this.#used + bytes <= this.#maxBytes) return;
+    throw new KhoError(
+      'KHO_ENOSPC',
+      `the shard declared maxBytes ${this.#maxBytes} and has used ${this.#used}; ${bytes} more do not fit`,
+      { size: bytes },
+    );
+  }
+
+  #setUsed(bytes: number): void {
+    this.#used = bytes;
+    this.#words[this.#record + SHARD_USED_BYTES] = bytes;
+  }
+
+  #growMarks(name: number): void {
+    const marks = new Int32Array(Math.max(name + 1, this.#marks.length * 2));
+    marks.set(this.#marks);
+    this.#marks = marks;
   }
 
   #duplicate(node: NodeRef, name: number): KhoError {
@@ -230,5 +333,5 @@ export class ShardWriter {
 
 /** The size in words of the property at `at` in a fragment. */
 export function propertyWords(words: Int32Array, at: number): number {
-  return PROPERTY_VALUE + ((swap32(words[at + PROPERTY_LENGTH] as number) + 3) >>> 2);
+  return PROPERTY_VALUE + ((swap32(words[at + PROPERTY_LENGTH]) + 3) >>> 2);
 }

@@ -3,7 +3,10 @@ import { KhoError } from '../errors.js';
 /** The driver callbacks that get a context. */
 export type CallbackPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'cancel' | 'restore' | 'finish';
 
-const WRITE_NODES = ['node', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'] as const;
+const WRITE_NODES = [
+  ...(['node', 'has', 'remove', 'replace', 'name'] as const),
+  ...(['u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'] as const),
+] as const;
 const ALLOCATE = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'] as const;
 const READ = ['memory.read'] as const;
 const WRITE = ['memory.write'] as const;
@@ -35,15 +38,25 @@ const ALLOWED: Record<CallbackPhase, ReadonlySet<ContextCall>> = {
  */
 export class CallbackScope {
   readonly phase: CallbackPhase;
-  /** Property names whose characters were checked already; shared by the callbacks of a run on one thread. */
-  readonly checkedNames: Set<string>;
+  /** Ids of property names that were checked already; shared by the callbacks of a run on one thread. */
+  readonly nameIds: Map<string, number>;
   readonly #allowed: ReadonlySet<ContextCall>;
   #open = true;
+  #writesNodes: boolean;
 
-  constructor(phase: CallbackPhase, checkedNames: Set<string> = new Set()) {
+  constructor(phase: CallbackPhase, nameIds: Map<string, number> = new Map()) {
     this.phase = phase;
-    this.checkedNames = checkedNames;
+    this.nameIds = nameIds;
     this.#allowed = ALLOWED[phase];
+    this.#writesNodes = this.#allowed.has('node');
+  }
+
+  /**
+   * {@link check} for a call that writes nodes: one test of a flag, where a look into a set of names would take as long as
+   * writing the property.
+   */
+  checkNodes(call: (typeof WRITE_NODES)[number]): void {
+    if (!this.#writesNodes) this.check(call);
   }
 
   /** KHO_EPERM unless the callback still runs and its phase allows `call`. */
@@ -66,5 +79,6 @@ export class CallbackScope {
   /** Ends the callback: every later call is an error. */
   close(): void {
     this.#open = false;
+    this.#writesNodes = false;
   }
 }

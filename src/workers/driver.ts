@@ -57,6 +57,15 @@ export interface MemoryWriter extends MemoryReader {
 export interface NodeWriter {
   /** The child `name`: a new one, or the one that is there. */
   node(name: string): NodeWriter;
+  /** Whether this shard has written the child `name`. */
+  has(name: string): boolean;
+  /**
+   * Takes the child `name`, and all below it, out again; false if this shard has none. What other shards wrote of the same
+   * node stays. Its bytes can be used again, except those of property names. A child that is added again comes last.
+   */
+  remove(name: string): boolean;
+  /** The child `name` without anything in it, in the place that it had; or a new one. */
+  replace(name: string): NodeWriter;
   /** A 32-bit value, 0 to 2^32-1; otherwise KHO_EINVAL. */
   u32(name: string | PropertyName, value: number): NodeWriter;
   /** A 64-bit value, 0 to 2^64-1; a number must be a safe integer. */

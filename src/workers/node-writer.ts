@@ -28,31 +28,48 @@ export class SinkNodeWriter implements NodeWriter {
   }
 
   node(name: string): NodeWriter {
-    this.#scope.check('node');
-    checkNodeName(name);
-    if (this.#depth >= FDT_MAX_DEPTH) {
-      throw new KhoError('KHO_EINVAL', `the node '${name}' would lie deeper than ${FDT_MAX_DEPTH} levels`);
-    }
-    const child = this.#sink.open(this.#node, name);
-    return new SinkNodeWriter(this.#scope, this.#sink, child, this.#depth + 1);
+    this.#scope.checkNodes('node');
+    this.#checkChild(name);
+    return this.#child(this.#sink.open(this.#node, name));
+  }
+
+  has(name: string): boolean {
+    this.#scope.checkNodes('has');
+    return this.#sink.has(this.#node, name);
+  }
+
+  remove(name: string): boolean {
+    this.#scope.checkNodes('remove');
+    return this.#sink.remove(this.#node, name);
+  }
+
+  replace(name: string): NodeWriter {
+    this.#scope.checkNodes('replace');
+    this.#checkChild(name);
+    return this.#child(this.#sink.replace(this.#node, name));
   }
 
   u32(name: string | PropertyName, value: number): NodeWriter {
-    this.#scope.check('u32');
+    this.#scope.checkNodes('u32');
     if (!(value >= 0 && value <= 0xffffffff && Number.isInteger(value))) throw outOfRange(name, value, 32);
     this.#sink.u32(this.#node, this.#name(name), value);
     return this;
   }
 
   u64(name: string | PropertyName, value: bigint | number): NodeWriter {
-    this.#scope.check('u64');
-    splitU64(name, value);
-    this.#sink.u64(this.#node, this.#name(name), halves[1] as number, halves[0] as number);
+    this.#scope.checkNodes('u64');
+    const id = typeof name === 'number' ? name : this.#name(name);
+    // A small number, the usual case, needs no splitting.
+    if (typeof value === 'number' && value >>> 0 === value) this.#sink.u64(this.#node, id, 0, value);
+    else {
+      splitU64(name, value);
+      this.#sink.u64(this.#node, id, halves[1] as number, halves[0] as number);
+    }
     return this;
   }
 
   u32s(name: string | PropertyName, values: ArrayLike<number>): NodeWriter {
-    this.#scope.check('u32s');
+    this.#scope.checkNodes('u32s');
     const words = new Uint32Array(values.length);
     for (let index = 0; index < values.length; index++) {
       const value = values[index] as number;
@@ -64,7 +81,7 @@ export class SinkNodeWriter implements NodeWriter {
   }
 
   u64s(name: string | PropertyName, values: ArrayLike<bigint | number>): NodeWriter {
-    this.#scope.check('u64s');
+    this.#scope.checkNodes('u64s');
     const words = new Uint32Array(values.length * 2);
     for (let index = 0; index < values.length; index++) {
       splitU64(name, values[index] as bigint | number);
@@ -76,7 +93,7 @@ export class SinkNodeWriter implements NodeWriter {
   }
 
   string(name: string | PropertyName, text: string): NodeWriter {
-    this.#scope.check('string');
+    this.#scope.checkNodes('string');
     if (typeof text !== 'string' || text.includes('\0')) {
       throw new KhoError('KHO_EINVAL', `the text of '${String(name)}' must be a string without NUL characters`);
     }
@@ -85,7 +102,7 @@ export class SinkNodeWriter implements NodeWriter {
   }
 
   bytes(name: string | PropertyName, value: Uint8Array): NodeWriter {
-    this.#scope.check('bytes');
+    this.#scope.checkNodes('bytes');
     if (!(value instanceof Uint8Array)) {
       throw new KhoError('KHO_EINVAL', `the value of '${String(name)}' must be a Uint8Array, found ${typeof value}`);
     }
@@ -94,9 +111,20 @@ export class SinkNodeWriter implements NodeWriter {
   }
 
   flag(name: string | PropertyName): NodeWriter {
-    this.#scope.check('flag');
+    this.#scope.checkNodes('flag');
     this.#sink.bytes(this.#node, this.#name(name), EMPTY);
     return this;
+  }
+
+  #checkChild(name: string): void {
+    checkNodeName(name);
+    if (this.#depth >= FDT_MAX_DEPTH) {
+      throw new KhoError('KHO_EINVAL', `the node '${name}' would lie deeper than ${FDT_MAX_DEPTH} levels`);
+    }
+  }
+
+  #child(node: NodeRef): NodeWriter {
+    return new SinkNodeWriter(this.#scope, this.#sink, node, this.#depth + 1);
   }
 
   #name(name: string | PropertyName): number {
@@ -104,13 +132,14 @@ export class SinkNodeWriter implements NodeWriter {
   }
 }
 
-/** The sink's id of a property name, whose characters are checked when this thread first meets it in a run. */
+/** The run's id of a property name, whose characters are checked when this thread first meets it in a run. */
 export function propertyId(scope: CallbackScope, sink: NodeSink, name: string): number {
-  if (!scope.checkedNames.has(name)) {
-    checkPropertyName(name);
-    scope.checkedNames.add(name);
-  }
-  return sink.nameId(name);
+  const known = scope.nameIds.get(name);
+  if (known !== undefined) return known;
+  checkPropertyName(name);
+  const id = sink.nameId(name);
+  scope.nameIds.set(name, id);
+  return id;
 }
 
 /** Leaves the halves of a 64-bit value in `halves`. */

@@ -24,7 +24,8 @@ export class RunState {
   readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #tracker: RadixTree;
   readonly #stage: Stage;
-  readonly #checkedNames = new Set<string>();
+  /** Ids of the property names that this thread has checked. */
+  readonly #nameIds = new Map<string, number>();
   readonly #options = new Map<number, unknown>();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
@@ -126,7 +127,7 @@ export class RunState {
     const instance = this.#instance(item);
     const callback = this.#driver(instance)[phase];
     if (callback === undefined) return undefined;
-    const scope = new CallbackScope(phase, this.#checkedNames);
+    const scope = new CallbackScope(phase, this.#nameIds);
     try {
       const context = this.#context(scope, item, instance, prepared, 0);
       const result = await callback.call(this.#driver(instance), context);
@@ -141,7 +142,7 @@ export class RunState {
     const { instance: item } = this.#shard(shard);
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
-    const scope = new CallbackScope('serialize', this.#checkedNames);
+    const scope = new CallbackScope('serialize', this.#nameIds);
     try {
       const context = this.#context(scope, item, instance, prepared, index);
       // Every shard has its instance's node, even if the callback writes nothing.

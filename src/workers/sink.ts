@@ -10,6 +10,12 @@ export interface NodeSink {
   /** The instance's node. */
   readonly root: NodeRef;
   open(parent: NodeRef, name: string): NodeRef;
+  /** Whether the shard has this child. */
+  has(parent: NodeRef, name: string): boolean;
+  /** Takes the child, and all below it, out of the shard; false if it has none. Its bytes are given back, names' are not. */
+  remove(parent: NodeRef, name: string): boolean;
+  /** The child, emptied, in the place that it had; or a new one. */
+  replace(parent: NodeRef, name: string): NodeRef;
   nameId(name: string): number;
   u32(node: NodeRef, name: number, value: number): void;
   u64(node: NodeRef, name: number, high: number, low: number): void;

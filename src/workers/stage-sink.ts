@@ -17,6 +17,18 @@ export class StageSink implements NodeSink {
     return this.#writer.open(parent, name);
   }
 
+  has(parent: NodeRef, name: string): boolean {
+    return this.#writer.has(parent, name);
+  }
+
+  remove(parent: NodeRef, name: string): boolean {
+    return this.#writer.remove(parent, name);
+  }
+
+  replace(parent: NodeRef, name: string): NodeRef {
+    return this.#writer.replace(parent, name);
+  }
+
   nameId(name: string): number {
     return this.#stage.nameId(name);
   }

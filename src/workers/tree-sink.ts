@@ -16,7 +16,8 @@ export interface ShardTreeNode {
  */
 export class TreeSink implements NodeSink {
   readonly root = 0;
-  readonly #nodes: ShardTreeNode[];
+  /** By id; undefined once removed. */
+  readonly #nodes: (ShardTreeNode | undefined)[];
   readonly #names: PropertyNames;
   readonly #maxBytes: number;
   readonly #charged = new Set<string>();
@@ -47,6 +48,26 @@ export class TreeSink implements NodeSink {
     const child = { name, properties: new Map(), children: new Map(), id: this.#nodes.length };
     this.#nodes.push(child);
     node.children.set(name, child);
+    return child.id;
+  }
+
+  has(parent: number, name: string): boolean {
+    return this.#at(parent).children.has(name);
+  }
+
+  remove(parent: number, name: string): boolean {
+    const { children } = this.#at(parent);
+    const child = children.get(name);
+    if (child === undefined) return false;
+    children.delete(name);
+    this.#forget(child);
+    return true;
+  }
+
+  replace(parent: number, name: string): number {
+    const child = this.#at(parent).children.get(name);
+    if (child === undefined) return this.open(parent, name);
+    this.#empty(child);
     return child.id;
   }
 
@@ -84,6 +105,20 @@ export class TreeSink implements NodeSink {
     node.properties.set(name, value);
   }
 
+  /** Gives back what a node and all below it took. */
+  #forget(node: ShardTreeNode): void {
+    this.#empty(node);
+    this.#usedBytes -= nodeSize(node.name.length);
+    this.#nodes[node.id] = undefined;
+  }
+
+  #empty(node: ShardTreeNode): void {
+    for (const value of node.properties.values()) this.#usedBytes -= propertySize(value.length);
+    for (const child of node.children.values()) this.#forget(child);
+    node.properties.clear();
+    node.children.clear();
+  }
+
   #charge(bytes: number): void {
     if (this.#usedBytes + bytes > this.#maxBytes) {
       throw new KhoError(
@@ -97,7 +132,8 @@ export class TreeSink implements NodeSink {
 
   #at(ref: number): ShardTreeNode {
     const node = this.#nodes[ref];
-    if (node === undefined) throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard');
+    if (node === undefined)
+      throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard, or was removed since');
     return node;
   }
 

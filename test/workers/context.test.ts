@@ -52,6 +52,9 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
 /** Every call of a context, each so that it succeeds where it is allowed. The pages are made anew by each. */
 const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverContext) => void> = {
   node: (context) => context.node('queue0'),
+  has: (context) => context.root.has('queue0'),
+  remove: (context) => context.root.remove('queue0'),
+  replace: (context) => context.root.replace('queue0'),
   name: (context) => context.name('mtu'),
   u32: (context) => context.root.u32('p', 1),
   u64: (context) => context.root.u64('p', 1n),
@@ -69,7 +72,7 @@ const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverC
   'memory.write': (context) => context.memory.write(GRANTED[0], Uint8Array.of(1)),
   shard: (context) => context.shard(1),
 };
-const WRITES = ['node', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'];
+const WRITES = ['node', 'has', 'remove', 'replace', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'];
 const PAGES = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'];
 /** What docs and types promise for each phase, written down once more. */
 const PROMISED: [CallbackPhase, string[]][] = [
