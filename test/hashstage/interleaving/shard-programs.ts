@@ -38,6 +38,17 @@ const portInTwoArenas: Script = (stage, writer) => {
   writer.u64(port, stage.nameId('rx'), 1, 2);
 };
 const loRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'lo'), stage.nameId('rx'), 3, 4);
+/** Takes a node out again, and empties another one. */
+const portThenRx: Script = (stage, writer) => {
+  queueMtu(stage, writer);
+  const port = writer.open(ROOT, 'port');
+  writer.remove(port, 'queue');
+  writer.u32(port, stage.nameId('mtu'), 1500);
+  writer.u64(writer.replace(ROOT, 'port'), stage.nameId('rx'), 1, 2);
+};
+const removeQueue: Script = (_, writer) => {
+  ok(writer.remove(writer.open(ROOT, 'port'), 'queue'));
+};
 /** Stops when the shard is full: its last property is not there. */
 const untilFull: Script = (stage, writer) => {
   const port = writer.open(ROOT, 'port');
@@ -120,6 +131,23 @@ export const shardPrograms: readonly StageProgram[] = [
       [1, [], queueMtu],
     ],
     { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a shard takes out and replaces nodes while another one writes the same nodes',
+    [
+      [0, [], portThenRx],
+      [1, [], queueMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a node is taken out in the thread that a shard was handed to, while another shard writes the same node',
+    [
+      [0, [], queueMtu],
+      [1, [], queueMtu],
+      [0, ['w1'], removeQueue],
+    ],
+    { after: ['w2', 'w3'], shards: [0, 1] },
   ),
   shardProgram(
     'a shard is full while another one is written',

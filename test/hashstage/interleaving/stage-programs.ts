@@ -1,11 +1,12 @@
 import { deepStrictEqual, ok, strictEqual } from 'node:assert/strict';
 import { ARENA_WORDS, type Stage } from '#dist/hashstage/index.js';
 import { largeShardPrograms, shardPrograms } from './shard-programs.js';
-import { type Body, isFull, leaveArenas, SMALL_STAGE, type StageProgram, wantOneSlot } from './stage-program.js';
+import { type Body, isFull, leaveArenas, ROOT, SMALL_STAGE, type StageProgram, wantOneSlot } from './stage-program.js';
 import {
   checkNames,
   checkPaths,
   fullCount,
+  type Got,
   intern,
   type NamesSeen,
   namesAfter,
@@ -113,6 +114,34 @@ const nodes: readonly StageProgram[] = [
       end: pathsAfter('w1', 'w2', 'w3'),
     },
     check: checkPaths,
+  },
+  {
+    name: 'a thread looks for nodes while others open them',
+    threads: {
+      w1: openPaths('/a', '/a/b'),
+      w2: openPaths(`/${NODE_A}`, `/${NODE_B}`),
+      reader: (stage) => {
+        const a = stage.findNode(ROOT, 'a');
+        const b = a === 0 ? 0 : stage.findNode(a, 'b');
+        return {
+          a,
+          b,
+          later: stage.findNode(ROOT, 'a'),
+          node: stage.findNode(ROOT, NODE_B),
+          none: stage.findNode(ROOT, 'no'),
+        };
+      },
+      end: pathsAfter('w1', 'w2'),
+    },
+    check: ({ reader, ...results }) => {
+      checkPaths(results);
+      const { refs } = results.w1 as Got;
+      const { a, b, later, node, none } = reader as Record<string, number>;
+      ok(a === 0 || (a === refs['/a'] && later === a));
+      ok(b === 0 || b === refs['/a/b']);
+      ok(node === 0 || node === (results.w2 as Got).refs[`/${NODE_B}`]);
+      strictEqual(none, 0);
+    },
   },
   {
     name: 'a thread counts while others open nodes',
