@@ -1,10 +1,13 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { exploreAll, exploreAtRandom } from './explore.js';
 import { plantedBugs } from './planted-bugs.js';
 import { portMtu, renderShards, writeShard } from './shard-programs.js';
 import { loadShipped, type Mutation } from './shipped.js';
 import { type StageProgram, stageProgram } from './stage-program.js';
 import { largePrograms, smallPrograms } from './stage-programs.js';
+
+// How busy the machine is must not decide what is proven.
+vi.setConfig({ testTimeout: 300_000 });
 
 function named(name: string): StageProgram {
   const program = smallPrograms.find((program) => program.name === name);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { exploreAll, exploreAtRandom } from './explore.js';
 import type { Finding } from './program.js';
 import { loadShipped } from './shipped.js';
@@ -13,6 +13,9 @@ const explored = new Map<string, number>();
 function expectNone(finding: Finding | undefined): void {
   expect(finding && `${finding.kind}: ${finding.message}\nafter ${finding.schedule}`).toBeUndefined();
 }
+
+// How busy the machine is must not decide what is proven.
+vi.setConfig({ testTimeout: 300_000 });
 
 describe('in every schedule there is no race and nothing is lost', () => {
   for (const program of smallPrograms) {
