@@ -1,0 +1,261 @@
+import type { FindingKind } from './program.js';
+import type { Mutation } from './shipped.js';
+
+/** A bug that is planted into the shipped modules, and the program of stage-programs.ts that must find it. */
+export interface PlantedBug {
+  readonly name: string;
+  readonly mutations: readonly Mutation[];
+  readonly foundBy: string;
+  readonly kind: FindingKind;
+  /** What the finding must tell. */
+  readonly message: RegExp;
+}
+
+const STAGE = 'hashstage/stage.js';
+const WRITER = 'hashstage/writer.js';
+
+const TWO_NAMES = 'two threads intern two names that want one slot, in opposite order';
+const ONE_NAME = 'two threads intern one name';
+const TWO_NODES = 'two threads open one node, and below it one together and one each';
+const ARENAS = 'two threads need new arenas at once, again and again';
+const SHARDS = 'two shards of one node are written, then rendered';
+const LOOKUP = 'a thread looks names up while others intern some';
+
+/** Of the two places where a record is published, that of names and that of nodes. */
+const PUBLISH_NAME =
+  /words\[record \+ NAME_LENGTH\] = length;\s+words\[record \+ NAME_HASH\] = hash;\s+words\[record \+ NAME_ID\] = (Atomics\.add\(words, HEADER_NAME_COUNT, 1\));\s+found = (Atomics\.compareExchange\(words, slot, 0, record\));\s+if \(found === 0\)\s+return record;/g;
+const PUBLISH_NODE =
+  /words\[record \+ NODE_LENGTH\] = length;\s+words\[record \+ NODE_HASH\] = hash;\s+words\[record \+ NODE_PARENT\] = parent;\s+words\[record \+ NODE_ID\] = Atomics\.add\(words, HEADER_NODE_COUNT, 1\);\s+found = Atomics\.compareExchange\(words, slot, 0, record\);\s+if \(found === 0\)\s+return record;/g;
+const TAKE_ARENA = 'const found = Atomics.compareExchange(this.words, HEADER_ARENA_NEXT, start, start + size);';
+
+export const plantedBugs: readonly PlantedBug[] = [
+  {
+    name: 'a slot is read without acquire',
+    mutations: [
+      { file: STAGE, find: 'let found = Atomics.load(words, slot);', replace: 'let found = words[slot];', places: 2 },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'race',
+    message: /reads word/,
+  },
+  {
+    name: 'names() reads slots without acquire',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'const record = Atomics.load(this.words, slot);',
+        replace: 'const record = this.words[slot];',
+      },
+    ],
+    foundBy: LOOKUP,
+    kind: 'race',
+    message: /'reader' reads word .*\(names/,
+  },
+  {
+    name: 'a name is published before its record is filled',
+    mutations: [
+      {
+        file: STAGE,
+        find: PUBLISH_NAME,
+        replace: `found = $2;
+          words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash; words[record + NAME_ID] = $1;
+          if (found === 0) return record;`,
+      },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'race',
+    message: /#internName/,
+  },
+  {
+    name: 'the last word of a node record is filled after it is published',
+    mutations: [
+      {
+        file: STAGE,
+        find: PUBLISH_NODE,
+        replace: `words[record + NODE_LENGTH] = length; words[record + NODE_HASH] = hash;
+          words[record + NODE_ID] = Atomics.add(words, HEADER_NODE_COUNT, 1);
+          found = Atomics.compareExchange(words, slot, 0, record);
+          words[record + NODE_PARENT] = parent;
+          if (found === 0) return record;`,
+      },
+    ],
+    foundBy: TWO_NODES,
+    kind: 'race',
+    message: /penNode|#node/,
+  },
+  {
+    name: 'a slot is taken by a plain store',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'found = Atomics.compareExchange(words, slot, 0, record);',
+        replace: 'words[slot] = record; found = 0;',
+        places: 2,
+      },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'race',
+    message: /writes/,
+  },
+  {
+    name: 'a slot is taken by an atomic store that overwrites who was first: the slot is lost',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'found = Atomics.compareExchange(words, slot, 0, record);',
+        replace: 'Atomics.store(words, slot, record); found = 0;',
+        places: 2,
+      },
+    ],
+    foundBy: TWO_NODES,
+    kind: 'result',
+    message: /is there twice|another node/,
+  },
+  {
+    name: 'a slot is looked at once more, then taken by an atomic store',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'found = Atomics.compareExchange(words, slot, 0, record);',
+        replace: 'found = Atomics.load(words, slot); if (found === 0) Atomics.store(words, slot, record);',
+        places: 2,
+      },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'result',
+    message: /got the id/,
+  },
+  {
+    name: 'who loses a slot goes on to the next one without a look at the winner',
+    mutations: [
+      {
+        file: STAGE,
+        find: PUBLISH_NAME,
+        replace: `words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash; words[record + NAME_ID] = $1;
+          if ($2 === 0) return record;
+          continue;`,
+      },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'result',
+    message: /there twice|got the id/,
+  },
+  {
+    name: 'who loses a slot keeps its own record',
+    mutations: [
+      {
+        file: STAGE,
+        find: /this\.#cursor = record; \/\/ the record[^\n]*\n\s+return found;/g,
+        replace: 'return record;',
+      },
+    ],
+    foundBy: ONE_NAME,
+    kind: 'result',
+    message: /got the id/,
+  },
+  {
+    name: 'the room of a published record is given back',
+    mutations: [
+      {
+        file: STAGE,
+        find: /(found = Atomics\.compareExchange\(words, slot, 0, record\);\s+if \(found === 0\))\s+return record;/g,
+        replace: '$1 { this.#cursor = record; return record; }',
+        places: 2,
+      },
+    ],
+    foundBy: TWO_NAMES,
+    kind: 'race',
+    message: /#internName/,
+  },
+  {
+    name: 'the counter of names is not atomic: two names have one id',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'Atomics.add(words, HEADER_NAME_COUNT, 1)',
+        replace:
+          'Atomics.load(words, HEADER_NAME_COUNT); Atomics.store(words, HEADER_NAME_COUNT, words[record + NAME_ID] + 1)',
+      },
+    ],
+    foundBy: TWO_NAMES,
+    kind: 'result',
+    message: /got the id|ids were given/,
+  },
+  {
+    name: 'the counter of nodes is plain',
+    mutations: [
+      { file: STAGE, find: 'Atomics.add(words, HEADER_NODE_COUNT, 1)', replace: 'words[HEADER_NODE_COUNT]++' },
+    ],
+    foundBy: TWO_NODES,
+    kind: 'race',
+    message: /word 32 /,
+  },
+  {
+    name: 'the next arena is loaded and stored: two threads have one arena',
+    mutations: [
+      {
+        file: STAGE,
+        find: TAKE_ARENA,
+        replace: 'Atomics.store(this.words, HEADER_ARENA_NEXT, start + size); const found = start;',
+      },
+    ],
+    foundBy: ARENAS,
+    kind: 'race',
+    message: /#packText/,
+  },
+  {
+    name: 'an arena is added, and taken back when there was none: another thread gets one twice',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'let start = Atomics.load(this.words, HEADER_ARENA_NEXT);',
+        replace: 'let start = Atomics.add(this.words, HEADER_ARENA_NEXT, size);',
+      },
+      {
+        file: STAGE,
+        find: 'if (start + size > this.words.length) {',
+        replace: '$& Atomics.sub(this.words, HEADER_ARENA_NEXT, size);',
+      },
+      { file: STAGE, find: TAKE_ARENA, replace: 'const found = start;' },
+    ],
+    foundBy: 'three threads need arenas of different sizes, and there are not enough',
+    kind: 'result',
+    message: /got another node/,
+  },
+  {
+    name: 'a lost arena is not asked for again: it is taken all the same',
+    mutations: [{ file: STAGE, find: /if \(found === start\)\s+break;\s+start = found;/g, replace: 'break;' }],
+    foundBy: ARENAS,
+    kind: 'race',
+    message: /#packText/,
+  },
+  {
+    name: 'there is one arena more than there is',
+    mutations: [{ file: STAGE, find: 'start + size > this.words.length', replace: 'start > this.words.length' }],
+    foundBy: 'two threads need the last arena',
+    kind: 'outside',
+    message: /#packText/,
+  },
+  {
+    name: 'the parent is not compared: nodes of one name are one node',
+    mutations: [
+      { file: STAGE, find: 'words[found + NODE_PARENT] === parent &&', replace: '' },
+      // So that the parents matter nowhere else.
+      {
+        file: STAGE,
+        find: /this\.#packText\(name, record \+ NODE_TEXT, textWords, parent\)/g,
+        replace: 'this.#packText(name, record + NODE_TEXT, textWords, 0)',
+      },
+    ],
+    foundBy: 'two threads open nodes of one name below different parents',
+    kind: 'result',
+    message: /another node/,
+  },
+  {
+    name: 'all shards have one record',
+    mutations: [{ file: WRITER, find: /\+ shard \* SHARD_WORDS/g, replace: '' }],
+    foundBy: SHARDS,
+    kind: 'race',
+    message: /writer|Shard|#/,
+  },
+];

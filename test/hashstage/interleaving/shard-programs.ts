@@ -1,0 +1,174 @@
+import { ok, strictEqual } from 'node:assert/strict';
+import { Finalizer } from '#dist/coordinator/finalizer.js';
+import { ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { type Body, isFull, ROOT, SHARDS, type StageProgram, type StageSize, useUpArena } from './stage-program.js';
+
+/** What is written into a shard. */
+export type Script = (stage: Stage, writer: ShardWriter) => void;
+
+/** What each shard may use. */
+const MAX_SHARD_BYTES = 1024;
+
+export function writeShard(shard: number, script: Script): Body {
+  return (stage, module) => script(stage, new module.ShardWriter(stage, shard, MAX_SHARD_BYTES));
+}
+
+/** The FDT of these shards in hexadecimal digits. */
+export function renderShards(...shards: readonly number[]): Body {
+  return (stage, module) => rendered(new module.Finalizer(stage), shards);
+}
+
+function rendered(finalizer: Finalizer, shards: readonly number[]): string {
+  const target = new Uint8Array(4096);
+  const { size } = finalizer.render(shards, 'x', target);
+  return Buffer.from(target.subarray(0, size)).toString('hex');
+}
+
+export const portMtu: Script = (stage, writer) => writer.u32(writer.open(ROOT, 'port'), stage.nameId('mtu'), 1500);
+const portRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'port'), stage.nameId('rx'), 1, 2);
+const queueMtu: Script = (stage, writer) => {
+  const queue = writer.open(writer.open(ROOT, 'port'), 'queue');
+  writer.bytes(queue, stage.nameId('mtu'), Uint8Array.of(1, 2, 3, 4, 5));
+};
+/** The node's second property does not fit where the first one ended. */
+const portInTwoArenas: Script = (stage, writer) => {
+  const port = writer.open(ROOT, 'port');
+  writer.u32(port, stage.nameId('mtu'), 1500);
+  useUpArena(stage);
+  writer.u64(port, stage.nameId('rx'), 1, 2);
+};
+const loRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'lo'), stage.nameId('rx'), 3, 4);
+/** Takes a node out again, and empties another one. */
+const portThenRx: Script = (stage, writer) => {
+  queueMtu(stage, writer);
+  const port = writer.open(ROOT, 'port');
+  writer.remove(port, 'queue');
+  writer.u32(port, stage.nameId('mtu'), 1500);
+  writer.u64(writer.replace(ROOT, 'port'), stage.nameId('rx'), 1, 2);
+};
+const removeQueue: Script = (_, writer) => {
+  ok(writer.remove(writer.open(ROOT, 'port'), 'queue'));
+};
+/** Stops when the shard is full: its last property is not there. */
+const untilFull: Script = (stage, writer) => {
+  const port = writer.open(ROOT, 'port');
+  writer.u32(port, stage.nameId('rx'), 1);
+  ok(isFull(() => writer.bytes(port, stage.nameId('mtu'), new Uint8Array(MAX_SHARD_BYTES))));
+};
+const tree: Script = (stage, writer) => {
+  for (const port of ['port', 'eth', 'lo']) {
+    const at = writer.open(ROOT, port);
+    writer.u32(writer.open(at, 'queue'), stage.nameId(`mtu-of-${port}`), 1500);
+    if (port === 'eth') useUpArena(stage);
+    writer.u64(at, stage.nameId('mtu'), 1, 1500);
+  }
+};
+const treeBackwards: Script = (stage, writer) => {
+  for (const port of ['lo', 'eth', 'port']) {
+    const queue = writer.open(writer.open(ROOT, port), 'queue');
+    writer.bytes(queue, stage.nameId(`mac-of-${port}`), Uint8Array.of(1, 2, 3, 4, 5));
+    writer.u32(queue, stage.nameId('mtu'), 9000);
+  }
+};
+
+/** One part of a shard, the threads that its thread awaits, and what that one writes. */
+type Part = readonly [shard: number, after: readonly string[], script: Script];
+
+/**
+ * Shards are written by the threads `w1`, `w2`, ..., handed on and rendered: in every schedule as if, on the real machine,
+ * one script had followed the other.
+ */
+function shardProgram(
+  name: string,
+  parts: readonly Part[],
+  end: { after: readonly string[]; shards: readonly number[] },
+  options: StageSize = SHARDS,
+): StageProgram {
+  const stage = Stage.create(options);
+  for (const [shard, , script] of parts) {
+    if (end.shards.includes(shard)) script(stage, new ShardWriter(stage, shard, MAX_SHARD_BYTES));
+  }
+  const expected = rendered(new Finalizer(stage), end.shards);
+  const writers = parts.map(([shard, after, script], index) => [`w${index + 1}`, [after, writeShard(shard, script)]]);
+  return {
+    name,
+    threads: { ...Object.fromEntries(writers), end: [end.after, renderShards(...end.shards)] },
+    options,
+    check: (results) => strictEqual(results.end, expected),
+  };
+}
+
+export const shardPrograms: readonly StageProgram[] = [
+  shardProgram(
+    'two shards of one node are written, then rendered',
+    [
+      [0, [], portMtu],
+      [1, [], queueMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a shard is handed on from thread to thread while another one is written',
+    [
+      [0, [], portMtu],
+      [1, [], queueMtu],
+      [0, ['w1'], portRx],
+    ],
+    { after: ['w2', 'w3'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a finished shard is rendered while another one is written',
+    [
+      [0, [], queueMtu],
+      [1, [], portMtu],
+    ],
+    { after: ['w1'], shards: [0] },
+  ),
+  shardProgram(
+    'a node goes on in a new arena while another thread takes arenas',
+    [
+      [0, [], portInTwoArenas],
+      [1, [], queueMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a shard takes out and replaces nodes while another one writes the same nodes',
+    [
+      [0, [], portThenRx],
+      [1, [], queueMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a node is taken out in the thread that a shard was handed to, while another shard writes the same node',
+    [
+      [0, [], queueMtu],
+      [1, [], queueMtu],
+      [0, ['w1'], removeQueue],
+    ],
+    { after: ['w2', 'w3'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'a shard is full while another one is written',
+    [
+      [0, [], untilFull],
+      [1, [], portMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0, 1] },
+  ),
+];
+
+export const largeShardPrograms: readonly StageProgram[] = [
+  shardProgram(
+    'three threads write a tree, the third shard in two parts, before it is rendered',
+    [
+      [0, [], tree],
+      [1, [], treeBackwards],
+      [2, [], portRx],
+      [2, ['w3'], loRx],
+    ],
+    { after: ['w1', 'w2', 'w4'], shards: [0, 1, 2] },
+    { ...SHARDS, maxNames: 16 },
+  ),
+];
