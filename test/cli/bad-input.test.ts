@@ -109,7 +109,7 @@ test('--out into a directory that holds something else is refused before anythin
   for (const force of [[], ['--force']]) {
     const { code, stderr } = await khorus(['run', '--out', target, ...force]);
     expect(code).toBe(2);
-    expect(stderr).toContain('holds something that khorus did not write (thesis.txt)');
+    expect(stderr).toContain('holds something that khorus run did not write (thesis.txt)');
   }
   expect(readdirSync(target)).toEqual(['thesis.txt']);
   expect(readdirSync(directory)).toEqual(['mine']);
