@@ -17,7 +17,7 @@ const HEADERS = { 'gelf.h': 'libelf-dev', 'openssl/opensslv.h': 'libssl-dev' };
 const BUILD_NAMES = { KBUILD_BUILD_USER: 'khorus', KBUILD_BUILD_HOST: 'test', KBUILD_BUILD_TIMESTAMP: '2026-01-01' };
 
 /**
- * The test kernel: from `${XDG_CACHE_HOME:-~/.cache}/khorus/`, or built (6 to 8 minutes on two cores) and kept there.
+ * The test kernel: from `${XDG_CACHE_HOME:-~/.cache}/khorus/`, or built (about 10 minutes on two cores) and kept there.
  * `KHORUS_TEST_KERNEL=7.3` asks for one series instead of any that can be had.
  *
  * {@link Unavailable} when this machine cannot have one. A kernel that does not build is an error, not a reason to skip.
@@ -61,7 +61,7 @@ async function build(
   rmSync(directories.download, { recursive: true });
   await configure(tree, fragment, log);
   const jobs = availableParallelism();
-  log(`building Linux ${version} with ${jobs} jobs (6 to 8 minutes on two cores)`);
+  log(`building Linux ${version} with ${jobs} jobs (about 10 minutes on two cores)`);
   await command('make', [`-j${jobs}`, 'bzImage'], { cwd: tree, env: BUILD_NAMES, log });
   log(`Linux ${version} is built`);
   return { version, bzImage: join(tree, 'arch/x86/boot/bzImage'), config: join(tree, '.config') };
