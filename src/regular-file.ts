@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { type Stats, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { KhoError } from './errors.js';
 
@@ -9,7 +9,12 @@ import { KhoError } from './errors.js';
  * KHO_ENOENT if there is none, KHO_EINVAL if it is no regular file, KHO_E2BIG above `maximum`, KHO_EIO for the rest.
  */
 export function checkRegularFile(file: string, what: string, maximum = Number.POSITIVE_INFINITY): number {
-  const found = attempt(file, what, () => statSync(file));
+  let found: Stats;
+  try {
+    found = statSync(file);
+  } catch (error) {
+    throw unreadable(file, what, error);
+  }
   if (!found.isFile()) {
     const kind = found.isDirectory() ? 'a directory' : 'not a regular file';
     throw new KhoError('KHO_EINVAL', `${what} ${file} is ${kind}`, { file });
@@ -26,14 +31,6 @@ export async function readRegularFile(file: string, what: string, maximum: numbe
   checkRegularFile(file, what, maximum);
   try {
     return await readFile(file);
-  } catch (error) {
-    throw unreadable(file, what, error);
-  }
-}
-
-function attempt<T>(file: string, what: string, work: () => T): T {
-  try {
-    return work();
   } catch (error) {
     throw unreadable(file, what, error);
   }

@@ -145,12 +145,7 @@ export async function verifyDirectory(
   const failures: FailureRecord[] = [];
   const memory = ImageMemory.open(image);
   try {
-    if (record !== undefined && memory.fileSize < imageSizeOf(record)) {
-      throw new KhoError('KHO_EIMAGE', `${image} is cut short: ${memory.fileSize} of ${imageSizeOf(record)} bytes`, {
-        file: image,
-        size: memory.fileSize,
-      });
-    }
+    if (record !== undefined) memory.checkWhole(imageSizeOf(record));
     if (record === undefined) notes.push('run.json is not there: digests of memory and of states were not compared');
     else failures.push(...verifyImage(memory, record));
   } finally {

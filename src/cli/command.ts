@@ -7,7 +7,7 @@ import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
-import { type KexecCommandOptions, kexecImage } from './kexec-command.js';
+import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
 import { ARCHES, checkedBudget, MODES, OVERRUN_POLICIES, PROFILES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
@@ -152,7 +152,7 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       '--timeout <duration>',
       'how long the console may be silent; all may take ten times as long',
       duration,
-      60_000,
+      DEFAULT_SILENCE,
     )
     .option('--out <dir>', 'write ram.img, boot.rom and kexec.json there; default without --qemu: DIR/kexec')
     .option('--force', 'replace what an earlier kexec wrote there')

@@ -1,12 +1,9 @@
 import { KhoError } from '../errors.js';
 import { formatDts } from '../fdt/index.js';
-import { formatDecodedDts, openFdt, treeJson } from '../inspect/index.js';
+import { BLOB_MAX, formatDecodedDts, openFdt, treeJson } from '../inspect/index.js';
 import { readRegularFile } from '../regular-file.js';
 import { readStdin } from './stdin.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
-
-/** More than this is no FDT that KHO hands over. */
-const BLOB_MAX = 2 ** 28;
 
 /**
  * `khorus dts`: an FDT as devicetree source. A blob that is cut short or damaged is printed as far as it goes; what is

@@ -37,7 +37,7 @@ export async function inspectFile(
     path === '-'
       ? await inspectStdin(options)
       : await inspectPath(path, { ...options, ...(await ownersOf(path, terminal)), signal });
-  const failed = report.findings.some(({ severity }) => severity === 'error');
+  const failed = report.findings.some(isError);
   if (terminal.json) terminal.printJson({ ...report });
   else if (terminal.quiet)
     for (const line of findingLines(report.findings.filter(isError))) terminal.streams.stderr.write(`${line}\n`);

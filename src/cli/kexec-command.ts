@@ -16,7 +16,7 @@ export interface KexecFlags {
 export interface KexecCommandOptions extends KexecFlags {
   readonly qemu?: boolean;
   /** Milliseconds that the console may be silent. */
-  readonly timeout?: number;
+  readonly timeout: number;
   readonly out?: string;
   readonly force?: boolean;
 }
@@ -51,13 +51,13 @@ export async function kexecImage(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<number> {
-  const { qemu = false, out: named, force = false, timeout = DEFAULT_SILENCE } = options;
+  const { qemu = false, out: named, force = false, timeout } = options;
   const out = named ?? (qemu ? undefined : join(directory, DEFAULT_OUT));
   if (force && out === undefined) {
     throw new KhoError('KHO_EINVAL', '--force replaces what --out names; give --out DIR too', { field: 'force' });
   }
   if (out !== undefined) await checkTarget(out, { kind: 'kexec', force });
-  using boot = await openKexec(directory, kexecPlan(options), machineCommandLine);
+  using boot = await openKexec(directory, kexecPlan(options));
   if (out !== undefined)
     await writeDirectory(out, { kind: 'kexec', force, signal }, (temporary) => boot.write(temporary, signal));
   if (!terminal.json && !terminal.quiet) for (const line of loadLines(boot)) terminal.print(line);

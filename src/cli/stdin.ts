@@ -1,15 +1,13 @@
 import { KhoError } from '../errors.js';
+import { BLOB_MAX } from '../inspect/index.js';
 
-/** More than this on stdin is no blob: a memory image must be a file, because it is read here and there. */
-const STDIN_MAX = 2 ** 28;
-
-/** All of stdin. KHO_E2BIG beyond 256 MiB. */
+/** All of stdin. KHO_E2BIG beyond 256 MiB: a memory image must be a file, because it is read here and there. */
 export async function readStdin(): Promise<Uint8Array> {
   const parts: Buffer[] = [];
   let size = 0;
   for await (const part of process.stdin as AsyncIterable<Buffer>) {
     size += part.length;
-    if (size > STDIN_MAX) {
+    if (size > BLOB_MAX) {
       throw new KhoError(
         'KHO_E2BIG',
         'stdin holds more than 256 MiB: a memory image must be named, it cannot be piped',

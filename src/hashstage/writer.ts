@@ -91,8 +91,7 @@ export class ShardWriter {
 
   /** Whether this shard has the node `name` under `parent`. */
   has(parent: NodeRef, name: string): boolean {
-    const ref = this.#stage.findNode(parent, name);
-    return ref !== 0 && this.#nodes.get(ref) !== 0;
+    return this.#find(parent, name) !== 0;
   }
 
   /**
@@ -100,15 +99,24 @@ export class ShardWriter {
    * wrote of the same node stays. A node that is added again comes last among its siblings.
    */
   remove(parent: NodeRef, name: string): boolean {
-    if (!this.has(parent, name)) return false;
-    this.#takeOut(this.#stage.findNode(parent, name), false);
+    const ref = this.#find(parent, name);
+    if (ref === 0) return false;
+    this.#takeOut(ref, false);
     return true;
   }
 
   /** The node `name` under `parent`, emptied and in the place that it had; or a new one. */
   replace(parent: NodeRef, name: string): NodeRef {
-    if (this.has(parent, name)) this.#takeOut(this.#stage.findNode(parent, name), true);
-    return this.open(parent, name);
+    const ref = this.#find(parent, name);
+    if (ref === 0) return this.open(parent, name);
+    this.#takeOut(ref, true);
+    return ref;
+  }
+
+  /** The node `name` under `parent` if this shard has it, else 0. */
+  #find(parent: NodeRef, name: string): NodeRef {
+    const ref = this.#stage.findNode(parent, name);
+    return ref !== 0 && this.#nodes.get(ref) !== 0 ? ref : 0;
   }
 
   /** A 32-bit property, native (little-endian) byte order. */

@@ -13,6 +13,9 @@ import { hex, physicalAddress } from '../memblock/index.js';
 import { formatDecodedDts, treeJson } from './decoded-dts.js';
 import { type Finding, Findings } from './findings.js';
 
+/** Blobs by themselves are read whole; more than this is none. */
+export const BLOB_MAX = 2 ** 28;
+
 /** A flattened device tree by itself, whole or not. */
 export interface FdtReport {
   readonly kind: 'fdt';

@@ -4,7 +4,14 @@ import { X86_64 } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { hex, type ImageMemory, isElf, PAGE_SIZE, writeElfCore } from '../memblock/index.js';
 import { checkRegularFile, readRegularFile } from '../regular-file.js';
-import { type FdtReport, inspectFdt, inspectRawBlob, looksLikeFdt, type RawBlobReport } from './blob-report.js';
+import {
+  BLOB_MAX,
+  type FdtReport,
+  inspectFdt,
+  inspectRawBlob,
+  looksLikeFdt,
+  type RawBlobReport,
+} from './blob-report.js';
 import { checkDebugfs, type DebugfsCheck } from './debugfs-check.js';
 import { type Finding, Findings } from './findings.js';
 import { type HandoverReport, type HandoverStart, type InspectOptions, inspectHandover } from './handover-report.js';
@@ -52,8 +59,6 @@ export interface InspectPathOptions extends StartOptions, InspectOptions {
 
 /** A file this small is a blob, not memory. */
 const SMALLEST_IMAGE = PAGE_SIZE;
-/** Blobs by themselves are read whole; more than this is none. */
-const BLOB_MAX = 2 ** 28;
 
 /**
  * Reads what a file holds: an FDT or another blob of debugfs, a memory image (flat or ELF core), or a directory with
@@ -98,13 +103,7 @@ async function inspectImage(
 ): Promise<ImageReport> {
   const { memory, report: file } = openImageFile(path);
   try {
-    const { imageSize = 0 } = options;
-    if (memory.fileSize < imageSize) {
-      throw new KhoError('KHO_EIMAGE', `${path} is cut short: ${memory.fileSize} of ${imageSize} bytes`, {
-        file: path,
-        size: memory.fileSize,
-      });
-    }
+    memory.checkWhole(options.imageSize ?? 0);
     const chosen = chooseStart(memory, options);
     const handover = inspectHandover(memory, chosen.start, options);
     const findings = new Findings();

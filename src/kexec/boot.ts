@@ -18,7 +18,7 @@ import { ImageMemory, type PhysicalAddress, writeImage } from '../memblock/index
 import { type ConsoleReport, ConsoleVerdict } from './console-verdict.js';
 import { expectationsOf } from './expectations.js';
 import { loadIntoImage } from './load-image.js';
-import { findQemu, type QemuEnd, qemuArguments, runQemu } from './qemu.js';
+import { findQemu, QEMU, type QemuEnd, qemuArguments, runQemu } from './qemu.js';
 import { type QemuMachine, qemuMachine } from './qemu-machine.js';
 
 /** Names of what a machine is started from, in a directory of `run --out` or of `kexec --out`. */
@@ -58,23 +58,19 @@ export interface BootResult extends ConsoleReport {
 
 /**
  * Takes the image of a directory that `run --out` wrote. With `plan` a kernel is loaded into it (the file is not touched);
- * without, the run must have loaded one. A plan without a command line gets what `inherit` makes of the image's own.
+ * without, the run must have loaded one.
  *
  * KHO_ENOENT without an image, KHO_EINVAL without a kernel, KHO_EIMAGE without a usable handover, KHO_EADDRNOTAVAIL when
  * the kernel does not fit into scratch.
  */
-export async function openKexec(
-  directory: string,
-  plan?: KexecPlan,
-  inherit: (commandLine: string) => string = (commandLine) => commandLine,
-): Promise<KexecBoot> {
+export async function openKexec(directory: string, plan?: KexecPlan): Promise<KexecBoot> {
   const record = await readRecord(join(directory, 'run.json'));
   const arch = architectureNamed(record?.host.arch ?? 'x86_64');
   const memory = ImageMemory.open(join(directory, RAM_FILE));
   try {
-    checkWhole(memory, record);
+    if (record !== undefined) memory.checkWhole(imageSizeOf(record));
     if (plan !== undefined) {
-      const loaded = await loadIntoImage(memory, arch, plan, inherit);
+      const loaded = await loadIntoImage(memory, arch, plan);
       if (loaded.kexec.start === undefined) throw new KhoError('KHO_EINVAL', 'no kernel was loaded');
       return new Kexec(memory, record, {
         boot: loaded.record,
@@ -108,16 +104,6 @@ export async function openKexec(
     memory.close();
     throw error;
   }
-}
-
-/** KHO_EIMAGE for an image that is shorter than the run's memory. */
-function checkWhole({ file, fileSize }: ImageMemory, record: RunRecord | undefined): void {
-  const size = record === undefined ? 0 : imageSizeOf(record);
-  if (fileSize >= size) return;
-  throw new KhoError('KHO_EIMAGE', `${file} is cut short: ${fileSize} of ${size} bytes`, {
-    file,
-    size: fileSize,
-  });
 }
 
 interface KexecParts {
@@ -157,7 +143,7 @@ class Kexec implements KexecBoot {
 
   command(directory: string): string[] {
     const files = { memory: join(directory, RAM_FILE), rom: join(directory, ROM_FILE) };
-    return ['qemu-system-x86_64', ...qemuArguments(files, this.memorySize)];
+    return [QEMU, ...qemuArguments(files, this.memorySize)];
   }
 
   async write(directory: string, signal?: AbortSignal): Promise<void> {

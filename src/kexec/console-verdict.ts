@@ -107,7 +107,7 @@ export class ConsoleVerdict {
     if (warning || TROUBLE.some((pattern) => pattern.test(message))) this.#trouble.push(message);
   }
 
-  /** The verdict over all lines so far. `ended` is false if the guest did not end by itself. */
+  /** The verdict over all lines so far. */
   report(): ConsoleReport {
     const notes: string[] = [];
     const failures = [...this.#missing(), ...this.#trouble.map((line) => `the kernel says: ${line}`)];

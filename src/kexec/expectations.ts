@@ -1,6 +1,7 @@
 import {
   decodeKexecMetadata,
   KEXEC_METADATA_NAME,
+  KHO_TEST_SUBTREE_NAME,
   KHO_V4,
   MEMBLOCK_SUBTREE_NAME,
   ROOT_FDT_SIZE,
@@ -12,9 +13,6 @@ import type { RunRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { type PhysicalMemory, parseCommandLine } from '../memblock/index.js';
 import type { ConsoleExpectations } from './console-verdict.js';
-
-/** The sub-blob of the kernel's own test, lib/test_kho.c. */
-const KHO_TEST_SUBTREE = 'kho_test';
 
 /**
  * What the console of a kernel must tell that boots from `memory` with this command line: read from the handover itself,
@@ -39,7 +37,7 @@ export function expectationsOf(
   try {
     for (const { name, address, size } of readKhoRoot(memory.read(boot.root, ROOT_FDT_SIZE), [KHO_V4]).subtrees) {
       if (name === KEXEC_METADATA_NAME) metadata = decodeKexecMetadata(memory.read(address, size));
-      if (name === KHO_TEST_SUBTREE) expected.khoTest = true;
+      if (name === KHO_TEST_SUBTREE_NAME) expected.khoTest = true;
       if (name !== MEMBLOCK_SUBTREE_NAME) continue;
       const there = readMemblockFdt(memory.read(address, size)).map((reservation) => reservation.name);
       expected.reservations.push(...there.filter((reservation) => wanted.has(reservation)));

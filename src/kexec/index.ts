@@ -1,4 +1,3 @@
-export { type BootOptions, type BootResult, KEXEC_VERSION, type KexecBoot, openKexec } from './boot.js';
+export { type BootResult, type KexecBoot, openKexec } from './boot.js';
 export { machineCommandLine } from './command-line.js';
-export { type ConsoleExpectations, type ConsoleReport, ConsoleVerdict } from './console-verdict.js';
-export { findQemu, type QemuEnd, qemuArguments } from './qemu.js';
+export { type ConsoleExpectations, ConsoleVerdict } from './console-verdict.js';

@@ -9,6 +9,7 @@ import {
 } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { type ImageMemory, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
+import { machineCommandLine } from './command-line.js';
 
 /** A memory image with a kernel loaded into its scratch areas. */
 export interface LoadedImage {
@@ -23,25 +24,20 @@ export interface LoadedImage {
 
 /**
  * Loads a kernel for the handover that `memory` holds, in place of whatever was loaded before. The segments are written
- * into the overlay of `memory`; the file is not touched. A plan without a command line gets what `inherit` makes of the one
- * that the image has.
+ * into the overlay of `memory`; the file is not touched. A plan without a command line gets the
+ * image's own, with what the machine needs.
  *
  * KHO_EIMAGE, KHO_ETRACKER or an FDT error for an image without a usable handover; the errors of reading files and of
  * {@link Architecture.loadKexec}.
  */
-export async function loadIntoImage(
-  memory: ImageMemory,
-  arch: Architecture,
-  plan: KexecPlan,
-  inherit: (commandLine: string) => string,
-): Promise<LoadedImage> {
+export async function loadIntoImage(memory: ImageMemory, arch: Architecture, plan: KexecPlan): Promise<LoadedImage> {
   const recorder = new TimelineRecorder(process.hrtime.bigint());
   const [readStep, loadStep] = KEXEC_LOAD_STEPS;
   return recorder.phase('prepare', async () => {
     const found = recorder.step('prepare', 'find the handover', () => findHandover(memory, arch));
     const files = await recorder.stepAsync('prepare', readStep, () => readKexecFiles(plan));
     const { record, ranges } = found;
-    const commandLine = plan.commandLine ?? inherit(record.commandLine);
+    const commandLine = plan.commandLine ?? machineCommandLine(record.commandLine);
     const kexec = recorder.step('prepare', loadStep, () => {
       const scratch = decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
       const image = arch.loadKexec({ firmware: record.firmware, commandLine, root: record.root, scratch, ...files });

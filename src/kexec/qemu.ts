@@ -4,7 +4,7 @@ import { KhoError } from '../errors.js';
 import { ConsoleFile } from './console-file.js';
 
 /** The emulator; `KHORUS_QEMU` of the environment names another. */
-const QEMU = 'qemu-system-x86_64';
+export const QEMU = 'qemu-system-x86_64';
 /** A line longer than this is cut: a kernel that writes rubbish must not fill memory. */
 const MAX_LINE = 4096;
 /** Milliseconds between two looks at the console. */

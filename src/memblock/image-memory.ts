@@ -95,6 +95,13 @@ export class ImageMemory extends IntegerAccess implements PhysicalMemory {
     }
   }
 
+  /** KHO_EIMAGE if the file is shorter than it was written, which was `size` bytes. */
+  checkWhole(size: number): void {
+    const { file, fileSize } = this;
+    if (fileSize >= size) return;
+    throw new KhoError('KHO_EIMAGE', `${file} is cut short: ${fileSize} of ${size} bytes`, { file, size: fileSize });
+  }
+
   /** What the file holds, in ascending order of address. */
   get extents(): readonly FileExtent[] {
     return this.#held.ranges.map(({ base, offset, size }) => ({ address: base, offset, size }));

@@ -32,10 +32,10 @@ const DATA_DESCRIPTOR = 0x00cf93000000ffffn;
 
 /** The identity map's tables, in this order: one PML4 page, one page of page-directory pointers. */
 export const IDENTITY_MAP_SIZE = 2 * PAGE_SIZE;
-/** What they map: 512 entries of 1 GiB. */
-export const IDENTITY_MAP_END = 512 * 2 ** 30;
+const ENTRIES = PAGE_SIZE / 8;
 const PRESENT_WRITABLE = 0x3n;
-const ACCESSED_DIRTY = 0x60n;
+const ACCESSED = 0x20n;
+const DIRTY = 0x40n;
 const HUGE = 0x80n;
 
 /**
@@ -44,9 +44,9 @@ const HUGE = 0x80n;
  */
 export function encodeIdentityMap(address: PhysicalAddress): Uint8Array {
   const words = new BigUint64Array(IDENTITY_MAP_SIZE / 8);
-  words[0] = BigInt(address + PAGE_SIZE) | PRESENT_WRITABLE | 0x20n;
-  for (let gigabyte = 0; gigabyte < 512; gigabyte++) {
-    words[PAGE_SIZE / 8 + gigabyte] = (BigInt(gigabyte) << 30n) | PRESENT_WRITABLE | ACCESSED_DIRTY | HUGE;
+  words[0] = BigInt(address + PAGE_SIZE) | PRESENT_WRITABLE | ACCESSED;
+  for (let gigabyte = 0; gigabyte < ENTRIES; gigabyte++) {
+    words[ENTRIES + gigabyte] = (BigInt(gigabyte) << 30n) | PRESENT_WRITABLE | ACCESSED | DIRTY | HUGE;
   }
   return new Uint8Array(words.buffer);
 }
