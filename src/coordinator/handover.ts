@@ -23,7 +23,7 @@ import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
 import { type KexecRecord, type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
-import type { TimelineRecorder } from './timeline.js';
+import type { Timeline, TimelineRecorder } from './timeline.js';
 
 interface HandoverParts extends Finalized {
   readonly host: Host;
@@ -52,6 +52,11 @@ export class Handover implements Disposable {
   /** The drivers' modules, which a successor needs to restore their state. */
   get modules(): readonly DriverModule[] {
     return this.#parts.registry.drivers.map(({ module }) => module);
+  }
+
+  /** Everything that happened, and when. Unlike {@link record}, it costs nothing: no preserved memory is read. */
+  get timeline(): Timeline {
+    return this.#parts.recorder.timeline;
   }
 
   /** The finished blobs by name, as they lie in memory; the root FDT under `fdt`. */
