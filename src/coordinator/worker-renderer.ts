@@ -23,7 +23,7 @@ export class WorkerRenderer implements Renderer {
     const { runner, role } = this.#lane;
     const room = pages * PAGE_SIZE;
     const answer = await runner.run({ kind: 'render', runId: this.#runId, driver: driver.index, address, room });
-    if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
+    if (answer.failures[0] !== undefined) throw KhoError.from(answer.failures[0].error);
     const [start = 0, end = 0] = answer.spans;
     const thread = this.#recorder.thread({ role, threadId: answer.threadId });
     this.#recorder.add({ phase: 'finalize', step: `render ${driver.name}`, thread, queued: start, start, end });
