@@ -1,40 +1,29 @@
-import {
-  encodeKexecMetadata,
-  KEXEC_METADATA_NAME,
-  MEMBLOCK_SUBTREE_NAME,
-  profileNamed,
-  ROOT_FDT_SIZE,
-  type Subtree,
-  writeKhoRoot,
-  writeMemblockFdt,
-} from '../abi/index.js';
+import { profileNamed } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
-import { PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
 import {
   type DescribedRegistration,
   DriverHost,
-  type RawPrepared,
-  type RenderedBlob,
   type RunDescription,
   type SnapshotDigests,
   type TaskRunner,
   WorkerPool,
 } from '../workers/index.js';
-import { Finalizer } from './finalizer.js';
 import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
+import type { Finalized, HandoverOutput } from './output.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
-import { buildRegistry, type RegisteredDriver, type Registry } from './registry.js';
+import { buildRegistry, type Registry } from './registry.js';
+import type { Renderer } from './renderer.js';
 import { Reservations } from './reservations.js';
+import { StageRenderer } from './stage-renderer.js';
+import { SubBlobs } from './sub-blobs.js';
 import { KEXEC_LOAD_STEPS, type Phase, TimelineRecorder } from './timeline.js';
-
-/** The kexec that a cold-booted host does is its first. */
-const FIRST_KEXEC = 1;
+import { WorkerRenderer } from './worker-renderer.js';
 
 export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'kexec'> & {
   readonly budget?: Budget;
@@ -202,9 +191,8 @@ class HandoverRun {
   readonly #digests = new Map<number, SnapshotDigests>();
   #begun = false;
   #kexec: KexecImage | undefined;
-  #subtrees: Subtree[] = [];
-  readonly #rendered = new Map<string, RenderedBlob>();
-  #rootSize = 0;
+  readonly #output: HandoverOutput;
+  #finalized: Finalized | undefined;
 
   constructor(
     host: Host,
@@ -234,6 +222,14 @@ class HandoverRun {
       interrupt,
       laneOf,
       prepared: this.#prepared,
+    });
+    this.#output = new SubBlobs({
+      host,
+      profile: profileNamed(options.profile),
+      registry,
+      reservations,
+      prepared: this.#prepared,
+      recorder,
     });
   }
 
@@ -287,7 +283,7 @@ class HandoverRun {
         onProgress: this.#reporter('serialize'),
       }),
     );
-    await this.#recorder.phase('finalize', () => this.#finalize());
+    this.#finalized = await this.#recorder.phase('finalize', () => this.#output.finalize(this.#renderer()));
     this.#interrupt.check();
     await this.#recorder.phase('jump', () => {
       const { address, bytes } = this.#loaded().record;
@@ -305,15 +301,15 @@ class HandoverRun {
         onItem: (instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
       }),
     );
+    const finalized = this.#finalized;
+    if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
     return new Handover({
       host: this.#host,
       plan: this.#options,
       registry: this.#registry,
       reservations: this.#reservations,
       kexec: this.#loaded(),
-      subtrees: this.#subtrees,
-      rendered: this.#rendered,
-      rootSize: this.#rootSize,
+      ...finalized,
       digests: this.#digests,
       recorder: this.#recorder,
     });
@@ -338,110 +334,9 @@ class HandoverRun {
     return failures;
   }
 
-  #finalize(): Promise<void> | void {
-    return this.#options.mode === 'sequential' ? this.#renderOnWorker() : this.#renderStage();
-  }
-
-  /** Mode `hash`: the stage becomes the drivers' FDTs, here. */
-  #renderStage(): void {
-    const finalizer = this.#recorder.step('finalize', 'collect names', () => new Finalizer(this.#stage));
-    for (const driver of this.#registry.drivers) {
-      const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) {
-        this.#addRawBlob(driver);
-        continue;
-      }
-      const shards = driver.instances.flatMap((item) => {
-        const { firstShard = 0, shardCount = 0 } = this.#registry.instances[item] ?? {};
-        return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);
-      });
-      const blob = this.#recorder.step('finalize', `render ${driver.name}`, () => {
-        try {
-          return this.#renderInto(room.address, room.pages * PAGE_SIZE, (target) =>
-            finalizer.render(shards, driver.compatible, target),
-          );
-        } catch (error) {
-          throw KhoError.from(error).with({ driver: driver.name, phase: 'finalize' });
-        }
-      });
-      this.#addBlob(driver.name, room.address, blob);
-    }
-    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
-  }
-
-  /** Mode `sequential`: the thread that serialized writes the FDTs itself, one after another. */
-  async #renderOnWorker(): Promise<void> {
-    for (const driver of this.#registry.drivers) {
-      const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) {
-        this.#addRawBlob(driver);
-        continue;
-      }
-      const lane = this.#laneOf(driver.index);
-      const answer = await lane.runner.run({
-        kind: 'render',
-        runId: this.#id,
-        driver: driver.index,
-        address: room.address,
-        room: room.pages * PAGE_SIZE,
-      });
-      if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
-      const [start = 0, end = 0] = answer.spans;
-      const thread = this.#recorder.thread({ role: lane.role, threadId: answer.threadId });
-      this.#recorder.add({ phase: 'finalize', step: `render ${driver.name}`, thread, queued: start, start, end });
-      this.#addBlob(driver.name, room.address, answer.values[0] as RenderedBlob);
-    }
-    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
-  }
-
-  #addBlob(name: string, address: PhysicalAddress, blob: RenderedBlob): void {
-    this.#rendered.set(name, blob);
-    this.#subtrees.push({ name, address, size: blob.size });
-    this.#reservations.preserveBlob(address, blob.size);
-  }
-
-  /** A raw blob lies where its driver's prepare put it; the driver has preserved it itself. None without an instance. */
-  #addRawBlob({ name, instances }: RegisteredDriver): void {
-    const [instance] = instances;
-    if (instance === undefined) return;
-    const { blob } = this.#prepared.get(instance) as RawPrepared;
-    this.#rendered.set(name, { size: blob.size, nodes: 0, properties: 0 });
-    this.#subtrees.push({ name, address: blob.address, size: blob.size });
-  }
-
-  /** The core's own blobs and the root FDT that points to everything. */
-  #finishRoot(): void {
-    const { memory, reserveMem, options } = this.#host;
-    const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: FIRST_KEXEC });
-    const core: Subtree[] = [];
-    for (const [name, address] of this.#reservations.core) {
-      const page = memory.view(address, PAGE_SIZE);
-      if (name === KEXEC_METADATA_NAME) page.set(metadata);
-      const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
-      core.push({ name, address, size });
-      this.#reservations.preserveBlob(address, size);
-    }
-    for (const { address, size } of reserveMem) {
-      this.#reservations.preservePages(address, Math.floor(size / PAGE_SIZE));
-    }
-    const { root, tracker } = this.#reservations;
-    // The kernel adds its own entries at boot, before any driver.
-    this.#subtrees = [...core, ...this.#subtrees];
-    this.#rootSize = writeKhoRoot(memory.view(root, ROOT_FDT_SIZE), profileNamed(this.#options.profile), {
-      memoryMap: tracker.root,
-      subtrees: this.#subtrees,
-    });
-    tracker.set(root, 0);
-  }
-
-  /** A blob may lie across two segments of memory: then it is made elsewhere and copied. */
-  #renderInto(address: PhysicalAddress, room: number, render: (target: Uint8Array) => RenderedBlob): RenderedBlob {
-    const { memory } = this.#host;
-    if (memory.isContiguous(address, room)) return render(memory.view(address, room));
-    const target = new Uint8Array(room);
-    const blob = render(target);
-    memory.write(address, target.subarray(0, blob.size));
-    return blob;
+  #renderer(): Renderer {
+    if (this.#options.mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
+    return new StageRenderer(this.#stage, this.#host.memory, this.#registry, this.#recorder);
   }
 
   /**

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import type { Subtree } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
 import { FdtReader } from '../fdt/index.js';
 import {
@@ -16,25 +15,22 @@ import {
   writeImage,
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
-import type { DriverModule, RenderedBlob, SnapshotDigests } from '../workers/index.js';
+import type { DriverModule, SnapshotDigests } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
+import type { Finalized } from './output.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
 import { type KexecRecord, type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
 import type { TimelineRecorder } from './timeline.js';
 
-interface HandoverParts {
+interface HandoverParts extends Finalized {
   readonly host: Host;
   readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget' | 'kexec'>;
   readonly registry: Registry;
   readonly reservations: Reservations;
   readonly kexec: KexecImage;
-  readonly subtrees: readonly Subtree[];
-  /** By driver's name. */
-  readonly rendered: ReadonlyMap<string, RenderedBlob>;
-  readonly rootSize: number;
   /** By instance: digests of its frozen state. */
   readonly digests: ReadonlyMap<number, SnapshotDigests>;
   readonly recorder: TimelineRecorder;

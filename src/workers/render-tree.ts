@@ -1,7 +1,7 @@
 import { KhoError } from '../errors.js';
 import { FdtWriter, siblingsConflict } from '../fdt/index.js';
+import type { RenderedBlob } from '../hashstage/index.js';
 import { type PhysicalAddress, physicalAddress, type SharedPhysicalMemory } from '../memblock/index.js';
-import type { RenderedBlob } from './task.js';
 import type { ShardTreeNode, TreeSink } from './tree-sink.js';
 
 const encoder = new TextEncoder();

@@ -1,6 +1,6 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
-import { Stage } from '../hashstage/index.js';
+import { type RenderedBlob, Stage } from '../hashstage/index.js';
 import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
 import { CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
@@ -11,7 +11,7 @@ import type { InstanceDescription, RunDescription } from './run-description.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
-import type { CallbackTask, RenderedBlob, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
+import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
 import { PropertyNames, TreeSink } from './tree-sink.js';
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */

@@ -1,4 +1,5 @@
 import type { SerializedKhoError } from '../errors.js';
+import type { RenderedBlob } from '../hashstage/index.js';
 import type { ShardSpec } from './driver.js';
 import type { DriverModule, RunDescription } from './run-description.js';
 
@@ -80,11 +81,4 @@ export interface SnapshotDigests {
   readonly state: string;
   /** What the driver's `digests` says, if it has one. */
   readonly contents?: Readonly<Record<string, string>>;
-}
-
-/** What a finished FDT came to. */
-export interface RenderedBlob {
-  readonly size: number;
-  readonly nodes: number;
-  readonly properties: number;
 }

@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { expect, test } from 'vitest';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
-import { driverRoot, ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
 import { physicalAddress, SharedPhysicalMemory } from '#dist/memblock/index.js';
 import { renderShardTrees } from '#dist/workers/render-tree.js';
 import type { NodeSink } from '#dist/workers/sink.js';

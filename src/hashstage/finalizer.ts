@@ -41,20 +41,26 @@ import {
   PROPERTY_NAME,
   PROPERTY_TAG,
   PROPERTY_VALUE,
-  propertyWords,
   SHARD_FIRST,
   SHARD_NAMES,
   SHARD_UNUSED_NAMES,
   SHARD_WORDS,
-  type Stage,
-} from '../hashstage/index.js';
-import type { RenderedBlob } from '../workers/index.js';
+} from './layout.js';
+import type { Stage } from './stage.js';
+import { propertyWords } from './writer.js';
 
 const COMPATIBLE = 'compatible';
 const LENGTH_8_WIRE = swap32(8);
 /** From this many words on, one call copies a value faster than a loop. */
 const LARGE_VALUE = 32;
 const AT_SIGN = '@'.charCodeAt(0);
+
+/** What a finished FDT came to. */
+export interface RenderedBlob {
+  readonly size: number;
+  readonly nodes: number;
+  readonly properties: number;
+}
 
 /** What the first pass over a driver's shards found. */
 interface Collected {
