@@ -1,4 +1,5 @@
 export * from './csum-partial.js';
+export * from './handover-root.js';
 export * from './kexec-metadata.js';
 export * from './kho-block.js';
 export * from './kho-mem.js';

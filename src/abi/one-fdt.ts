@@ -35,6 +35,14 @@ const PROP_METADATA = 'metadata';
 /** In kho-v1 as released, a node of the root has nothing but this: the address of a sub-FDT. */
 const PROP_SUB_FDT = 'fdt';
 
+/** KHO_EINVAL unless `bytes` can be the room of the one FDT. */
+export function checkOneFdtRoom(bytes: number): void {
+  if (!Number.isInteger(bytes) || bytes < PAGE_SIZE || bytes > ONE_FDT_ROOM_MAX || bytes % PAGE_SIZE !== 0) {
+    const text = `${bytes} bytes are no room for the FDT; expected 4K to 256M, a multiple of 4K`;
+    throw new KhoError('KHO_EINVAL', text, { field: 'fdtMax' });
+  }
+}
+
 /** The names of the core's own nodes, which no driver can have. */
 export function oneFdtCoreNames({ preservedMemory }: Profile): readonly string[] {
   return preservedMemory === 'chunk-list'

@@ -1,15 +1,19 @@
 import { KhoError } from '../errors.js';
 
+/** The names of {@link PROFILES}. */
+export const PROFILE_NAMES = ['kho-v4', 'series-v4', 'series-v5'] as const;
+export type ProfileName = (typeof PROFILE_NAMES)[number];
+
 /**
  * A profile names one KHO ABI: which formats a handover is made of. Names follow the root's compatible string where
  * that is unique (`kho-v4` is Linux 7.2 and 7.3); the patch series that were never released are named by their number.
  */
 export interface Profile {
-  readonly name: string;
+  readonly name: ProfileName;
   /** `compatible` of the root FDT. Not unique: both series say "kho-v1", as Linux 6.16 to 7.0 does. */
   readonly compatible: string;
-  /** Kernel releases that speak it. */
-  readonly releases: string;
+  /** Kernel releases that speak it; undefined for a patch series that was never merged. */
+  readonly releases: string | undefined;
   /**
    * `sub-blobs`: the root FDT is a page that points to one blob per driver; `one-fdt`: all drivers are nodes of the one
    * FDT, which lies in a kexec segment of its own.
@@ -35,7 +39,7 @@ export const KHO_V4: Profile = {
 export const SERIES_V4: Profile = {
   name: 'series-v4',
   compatible: 'kho-v1',
-  releases: 'none (patch series of February 2025)',
+  releases: undefined,
   form: 'one-fdt',
   preservedMemory: 'mem-properties',
   fdtName: 'dt',
@@ -45,7 +49,7 @@ export const SERIES_V4: Profile = {
 export const SERIES_V5: Profile = {
   name: 'series-v5',
   compatible: 'kho-v1',
-  releases: 'none (patch series of March 2025)',
+  releases: undefined,
   form: 'one-fdt',
   preservedMemory: 'chunk-list',
   fdtName: 'fdt',
@@ -61,4 +65,15 @@ export function profileNamed(name: string): Profile {
     throw new KhoError('KHO_EINVAL', `there is no profile '${name}'; there are: ${names}`, { field: 'profile' });
   }
   return profile;
+}
+
+/** Whether a root with this compatible may be the one FDT: in a room of any size, and to be told by what is in it. */
+export function isOneFdtCompatible(compatible: string | undefined): boolean {
+  return PROFILES.some((profile) => profile.form === 'one-fdt' && profile.compatible === compatible);
+}
+
+/** KHO_EOPNOTSUPP: why no kernel can be loaded for a handover of this profile. */
+export function neverReleased({ name }: Profile): KhoError {
+  const text = `no released kernel speaks profile ${name}: a kernel that is loaded could not take the handover over`;
+  return new KhoError('KHO_EOPNOTSUPP', text, { field: 'kernel' });
 }

@@ -1,5 +1,5 @@
 import type { SerializedKhoError } from '../errors.js';
-import type { RenderedBlob } from '../hashstage/index.js';
+import type { FdtFrame } from '../hashstage/index.js';
 import type { ShardSpec } from './driver.js';
 import type { DriverModule, RunDescription } from './run-description.js';
 
@@ -51,12 +51,13 @@ export interface CallbackTask {
   readonly prepared: readonly unknown[];
 }
 
-/** Mode `sequential` only: writes a driver's FDT from the trees of its shards into physical memory. */
+/** Mode `sequential` only: writes an FDT from its frame and the trees of shards into physical memory. */
 export interface RenderTask {
   readonly kind: 'render';
   readonly runId: string;
-  readonly driver: number;
+  readonly frame: FdtFrame;
   readonly address: number;
+  /** Bytes. */
   readonly room: number;
 }
 
@@ -69,7 +70,7 @@ export interface TaskAnswer {
   readonly attached: boolean;
   /** Start and end of each item that ran, in milliseconds since the run's epoch. */
   readonly spans: Float64Array;
-  /** What each item returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedBlob}. */
+  /** What each item returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedFrame}. */
   readonly values: readonly unknown[];
   /** The item that failed (its position in `items`), after which the rest was not tried. */
   readonly failure?: { readonly position: number; readonly error: SerializedKhoError };
