@@ -1,6 +1,6 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { type RenderedBlob, Stage } from '../hashstage/index.js';
+import { Stage } from '../hashstage/index.js';
 import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
 import { CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
@@ -87,29 +87,18 @@ export class RunState {
     };
   }
 
-  /** Mode `sequential`: renders a driver's FDT where it is to lie. */
-  render(task: RenderTask): TaskAnswer {
+  /** Mode `sequential`: renders an FDT where it is to lie. */
+  render({ frame, address, room }: RenderTask): TaskAnswer {
     const start = this.#now();
-    const { drivers, instances } = this.description;
-    const driver = drivers[task.driver];
+    const answer = { threadId, attached: true };
     try {
-      if (driver === undefined) throw new KhoError('KHO_EINVAL', `there is no driver ${task.driver}`);
-      const trees: TreeSink[] = [];
-      for (const instance of instances) {
-        if (instance.driver !== task.driver) continue;
-        for (let shard = 0; shard < instance.shardCount; shard++) {
-          const tree = this.#trees.get(instance.firstShard + shard);
-          if (tree !== undefined) trees.push(tree);
-        }
-      }
-      const value: RenderedBlob = renderShardTrees(trees, driver.compatible, this.#memory, task.address, task.room);
-      return { threadId, attached: true, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
+      const treeOf = (shard: number): TreeSink | undefined => this.#trees.get(shard);
+      const value = renderShardTrees(frame, treeOf, { memory: this.#memory, address, size: room });
+      return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
     } catch (thrown) {
-      const error = KhoError.from(thrown)
-        .with({ phase: 'finalize', ...(driver === undefined ? {} : { driver: driver.name }) })
-        .toJSON();
+      const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
       const spans = Float64Array.of(start, this.#now());
-      return { threadId, attached: true, spans, values: [], failures: [{ position: 0, error }] };
+      return { ...answer, spans, values: [], failures: [{ position: 0, error }] };
     }
   }
 

@@ -1,5 +1,5 @@
 import type { SerializedKhoError } from '../errors.js';
-import type { RenderedBlob } from '../hashstage/index.js';
+import type { FdtFrame } from '../hashstage/index.js';
 import type { ShardSpec } from './driver.js';
 import type { DriverModule, RunDescription } from './run-description.js';
 import type { WorkListHandle } from './work-list.js';
@@ -63,12 +63,13 @@ export interface CallbackTask {
   readonly collectFailures: boolean;
 }
 
-/** Mode `sequential` only: writes a driver's FDT from the trees of its shards into physical memory. */
+/** Mode `sequential` only: writes an FDT from its frame and the trees of shards into physical memory. */
 export interface RenderTask {
   readonly kind: 'render';
   readonly runId: string;
-  readonly driver: number;
+  readonly frame: FdtFrame;
   readonly address: number;
+  /** Bytes. */
   readonly room: number;
 }
 
@@ -83,7 +84,7 @@ export interface TaskAnswer {
   readonly positions?: Int32Array;
   /** Start and end of each of them (else of the task), in milliseconds since the run's epoch. */
   readonly spans: Float64Array;
-  /** What each of them returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedBlob}. Empty if nothing did. */
+  /** What each of them returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedFrame}. Empty if nothing did. */
   readonly values: readonly unknown[];
   /** Positions that failed: in the list, or of the registration that was described. */
   readonly failures: readonly { readonly position: number; readonly error: SerializedKhoError }[];
