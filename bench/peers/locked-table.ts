@@ -33,11 +33,18 @@ export class LockedTable {
     if (Atomics.compareExchange(words, LOCK, FREE, HELD) !== FREE) this.#waitForLock();
     let slot = homeSlot(node, name, mask);
     for (let found = words[SLOTS_AT + slot] as number; found !== 0; found = words[SLOTS_AT + slot] as number) {
-      if (words[found] === node && words[found + 1] === name) throw new Error('the property is there already');
+      if (words[found] === node && words[found + 1] === name) {
+        this.#unlock();
+        throw new Error('the property is there already');
+      }
       slot = (slot + 1) & mask;
     }
     words[SLOTS_AT + slot] = ref;
-    if (Atomics.exchange(words, LOCK, FREE) === CONTENDED) Atomics.notify(words, LOCK, 1);
+    this.#unlock();
+  }
+
+  #unlock(): void {
+    if (Atomics.exchange(this.#words, LOCK, FREE) === CONTENDED) Atomics.notify(this.#words, LOCK, 1);
   }
 
   #waitForLock(): void {

@@ -1,4 +1,4 @@
-import { profileNamed } from '../abi/index.js';
+import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
@@ -14,6 +14,7 @@ import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
+import { checkOneFdt, OneFdt } from './one-fdt.js';
 import type { Finalized, HandoverOutput } from './output.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
@@ -25,7 +26,7 @@ import { SubBlobs } from './sub-blobs.js';
 import { KEXEC_LOAD_STEPS, type Phase, TimelineRecorder } from './timeline.js';
 import { WorkerRenderer } from './worker-renderer.js';
 
-export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'kexec'> & {
+export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'fdtMax' | 'kexec'> & {
   readonly budget?: Budget;
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
   readonly pool?: WorkerPool;
@@ -59,12 +60,40 @@ export class Coordinator implements AsyncDisposable {
   /** Mode `hash`: the pool. Mode `sequential`: one host for everything. Made on first use. */
   #main: RunnerLane | undefined;
   readonly #hosts = new Map<string, RunnerLane>();
+  readonly #profile: Profile;
   #busy = false;
+  #fdtMax: number;
+  /** The last handover that came about; it holds the host's memory until it is disposed of. */
+  #handedOver: Handover | undefined;
 
+  /**
+   * KHO_EINVAL for a profile that is not known, or a room that no FDT can have; KHO_EOPNOTSUPP for a kernel to load where
+   * none speaks the profile.
+   */
   constructor(host: Host, options: CoordinatorOptions) {
-    profileNamed(options.profile);
+    this.#profile = profileNamed(options.profile);
+    this.#fdtMax = options.fdtMax ?? ONE_FDT_ROOM;
+    if (options.fdtMax !== undefined) this.#checkRoom(options.fdtMax);
+    if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
     this.host = host;
     this.#options = options;
+  }
+
+  /** Bytes of room for the one FDT of the series v4 and v5; 10 MiB unless it was set. */
+  get fdtMax(): number {
+    return this.#fdtMax;
+  }
+
+  /**
+   * KHO_EBUSY while there is an FDT: during a handover, and until what came of it is disposed of. KHO_EINVAL for what is no
+   * room (4 KiB to 256 MiB, a multiple of 4 KiB), and for a profile that has no one FDT.
+   */
+  set fdtMax(bytes: number) {
+    if (this.#busy || this.#handedOver?.released === false) {
+      throw new KhoError('KHO_EBUSY', 'the FDT is made: its room cannot be set any more', { field: 'fdtMax' });
+    }
+    this.#checkRoom(bytes);
+    this.#fdtMax = bytes;
   }
 
   /** Adds instances of a driver. Order matters: it is the order in which state is laid out. */
@@ -85,7 +114,8 @@ export class Coordinator implements AsyncDisposable {
     if (this.#busy) throw new KhoError('KHO_EBUSY', 'a handover of this coordinator is under way');
     this.#busy = true;
     try {
-      return await this.#handover(signal, onProgress ?? (() => {}));
+      this.#handedOver = await this.#handover(signal, onProgress ?? (() => {}));
+      return this.#handedOver;
     } finally {
       this.#busy = false;
     }
@@ -108,10 +138,13 @@ export class Coordinator implements AsyncDisposable {
     try {
       await recorder.phase('prepare', async () => {
         const registry = await this.#describe(interrupt);
-        const reservations = recorder.step('prepare', 'reserve memory', () => new Reservations(this.host, registry));
+        if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
+        const reservations = recorder.step('prepare', 'reserve memory', () => {
+          return new Reservations(this.host, registry, this.#profile);
+        });
         run = new HandoverRun(
           this.host,
-          this.#options,
+          { ...this.#options, fdtMax: this.#fdtMax },
           registry,
           reservations,
           recorder,
@@ -136,15 +169,24 @@ export class Coordinator implements AsyncDisposable {
     }
   }
 
+  #checkRoom(bytes: number): void {
+    if (this.#profile.form !== 'one-fdt') {
+      const text = `the profile ${this.#profile.name} has no one FDT, whose room fdtMax is`;
+      throw new KhoError('KHO_EINVAL', text, { field: 'fdtMax' });
+    }
+    checkOneFdtRoom(bytes);
+  }
+
   /** Asks the drivers what they are and need. */
   async #describe(interrupt: Interrupt): Promise<Registry> {
     const main = this.#mainLane();
     const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
     const answer = await Promise.race([main.runner.run({ kind: 'describe', registrations }), interrupt.promise]);
-    if (answer.failure !== undefined) {
-      const registration = this.#registrations[answer.failure.position];
+    const [failure] = answer.failures;
+    if (failure !== undefined) {
+      const registration = this.#registrations[failure.position];
       const where = registration?.where === undefined ? {} : { file: registration.where };
-      throw KhoError.from(answer.failure.error).with(where);
+      throw KhoError.from(failure.error).with(where);
     }
     return buildRegistry(this.#registrations, answer.values as DescribedRegistration[]);
   }
@@ -191,7 +233,6 @@ class HandoverRun {
   readonly #digests = new Map<number, SnapshotDigests>();
   #begun = false;
   #kexec: KexecImage | undefined;
-  readonly #output: HandoverOutput;
   #finalized: Finalized | undefined;
 
   constructor(
@@ -221,15 +262,6 @@ class HandoverRun {
       recorder,
       interrupt,
       laneOf,
-      prepared: this.#prepared,
-    });
-    this.#output = new SubBlobs({
-      host,
-      profile: profileNamed(options.profile),
-      registry,
-      reservations,
-      prepared: this.#prepared,
-      recorder,
     });
   }
 
@@ -260,6 +292,22 @@ class HandoverRun {
       onItem: (instance, prepared) => this.#prepared.set(instance, prepared),
       onProgress: this.#reporter('prepare'),
     });
+    await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
+  }
+
+  /** Brings to every thread what `prepare` returned, so that no message of the blackout has to carry it. */
+  async #sharePrepared(): Promise<void> {
+    const byRunner = new Map<TaskRunner, Map<number, unknown>>();
+    for (const { index, instances } of this.#registry.drivers) {
+      const { runner } = this.#laneOf(index);
+      const prepared = byRunner.get(runner) ?? new Map<number, unknown>();
+      byRunner.set(runner, prepared);
+      for (const item of instances) if (this.#prepared.has(item)) prepared.set(item, this.#prepared.get(item));
+    }
+    const told = await Promise.allSettled(
+      [...byRunner].map(([runner, prepared]) => runner.setPrepared(this.#id, prepared)),
+    );
+    for (const outcome of told) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   /** Freeze, serialize, finalize, and put the boot record's first page into place, by which a successor finds it all. */
@@ -283,7 +331,7 @@ class HandoverRun {
         onProgress: this.#reporter('serialize'),
       }),
     );
-    this.#finalized = await this.#recorder.phase('finalize', () => this.#output.finalize(this.#renderer()));
+    this.#finalized = await this.#recorder.phase('finalize', () => this.#output().finalize(this.#renderer()));
     this.#interrupt.check();
     await this.#recorder.phase('jump', () => {
       const { address, bytes } = this.#loaded().record;
@@ -317,6 +365,9 @@ class HandoverRun {
 
   /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
   async cancel(): Promise<KhoError[]> {
+    // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
+    // its cancel fails, too, and says so.
+    if (this.#begun) await this.#sharePrepared().catch(() => {});
     const failures = this.#begun
       ? await this.#phases.run(
           this.#instanceWork().map(({ driver, items }) => ({ driver, items: [...items].reverse() })),
@@ -334,9 +385,24 @@ class HandoverRun {
     return failures;
   }
 
+  #output(): HandoverOutput {
+    const { rooms } = this.#reservations;
+    const { fdt } = this.#loaded();
+    const parts = {
+      host: this.#host,
+      profile: profileNamed(this.#options.profile),
+      registry: this.#registry,
+      reservations: this.#reservations,
+      recorder: this.#recorder,
+    };
+    if (rooms !== undefined) return new SubBlobs({ ...parts, rooms, prepared: this.#prepared });
+    if (fdt !== undefined) return new OneFdt({ ...parts, fdt });
+    throw new KhoError('KHO_EINVAL', 'neither blobs nor one FDT have room');
+  }
+
   #renderer(): Renderer {
     if (this.#options.mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
-    return new StageRenderer(this.#stage, this.#host.memory, this.#registry, this.#recorder);
+    return new StageRenderer(this.#stage, this.#host.memory, this.#recorder);
   }
 
   /**
@@ -352,14 +418,17 @@ class HandoverRun {
       const image = arch.loadKexec({
         firmware,
         commandLine: kexec?.commandLine ?? options.cmdline,
-        root: this.#reservations.root,
+        root: this.#reservations.rooms?.root ?? { room: this.#options.fdtMax ?? ONE_FDT_ROOM },
         scratch: scratch.areas,
         ...files,
       });
       for (const segment of image.segments) {
         if (segment !== image.record) memory.write(segment.address, segment.bytes);
       }
-      memory.fill(image.record.address, image.record.memorySize, 0);
+      // Cleared, and by that touched: what is made there is made in the blackout.
+      for (const { address, memorySize } of [image.record, ...(image.fdt ? [image.fdt.segment] : [])]) {
+        memory.fill(address, memorySize, 0);
+      }
       return image;
     });
   }

@@ -8,14 +8,15 @@ import {
   writeKhoRoot,
   writeMemblockFdt,
 } from '../abi/index.js';
+import { KhoError } from '../errors.js';
 import type { RenderedBlob } from '../hashstage/index.js';
 import { PAGE_SIZE } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { Finalized, HandoverOutput } from './output.js';
-import type { Registry } from './registry.js';
-import type { Renderer } from './renderer.js';
-import type { Reservations } from './reservations.js';
+import type { RegisteredDriver, Registry } from './registry.js';
+import { driverFrame, type Renderer } from './renderer.js';
+import type { BlobRoom, BlobRooms, Reservations } from './reservations.js';
 import type { TimelineRecorder } from './timeline.js';
 
 /** The kexec that a cold-booted host does is its first. */
@@ -27,6 +28,7 @@ export class SubBlobs implements HandoverOutput {
   readonly #profile: Profile;
   readonly #registry: Registry;
   readonly #reservations: Reservations;
+  readonly #rooms: BlobRooms;
   readonly #prepared: ReadonlyMap<number, unknown>;
   readonly #recorder: TimelineRecorder;
 
@@ -36,6 +38,7 @@ export class SubBlobs implements HandoverOutput {
     readonly profile: Profile;
     readonly registry: Registry;
     readonly reservations: Reservations;
+    readonly rooms: BlobRooms;
     readonly prepared: ReadonlyMap<number, unknown>;
     readonly recorder: TimelineRecorder;
   }) {
@@ -43,6 +46,7 @@ export class SubBlobs implements HandoverOutput {
     this.#profile = parts.profile;
     this.#registry = parts.registry;
     this.#reservations = parts.reservations;
+    this.#rooms = parts.rooms;
     this.#prepared = parts.prepared;
     this.#recorder = parts.recorder;
   }
@@ -51,7 +55,7 @@ export class SubBlobs implements HandoverOutput {
     const rendered = new Map<string, RenderedBlob>();
     const subtrees: Subtree[] = [];
     for (const driver of this.#registry.drivers) {
-      const room = this.#reservations.blobs[driver.index];
+      const room = this.#rooms.drivers[driver.index];
       if (room === undefined) {
         const [instance] = driver.instances;
         if (instance === undefined) continue;
@@ -61,7 +65,7 @@ export class SubBlobs implements HandoverOutput {
         subtrees.push({ name: driver.name, address: blob.address, size: blob.size });
         continue;
       }
-      const blob = await renderer.render(driver, room);
+      const blob = await this.#render(renderer, driver, room);
       rendered.set(driver.name, blob);
       subtrees.push({ name: driver.name, address: room.address, size: blob.size });
       this.#reservations.preserveBlob(room.address, blob.size);
@@ -69,15 +73,25 @@ export class SubBlobs implements HandoverOutput {
     return this.#recorder.step('finalize', 'root FDT', () => {
       // The kernel adds its own entries at boot, before any driver.
       const all = [...this.#writeCoreBlobs(), ...subtrees];
-      return { subtrees: all, rendered, rootSize: this.#writeRoot(all) };
+      const root = { address: this.#rooms.root, size: this.#writeRoot(all) };
+      return { root, subtrees: all, rendered, trackerPages: this.#reservations.tracker.pages() };
     });
+  }
+
+  async #render(renderer: Renderer, driver: RegisteredDriver, { address, pages }: BlobRoom): Promise<RenderedBlob> {
+    const frame = driverFrame('', driver, this.#registry);
+    try {
+      return await renderer.render(frame, { address, size: pages * PAGE_SIZE }, driver.name);
+    } catch (error) {
+      throw KhoError.from(error).with({ driver: driver.name, phase: 'finalize' });
+    }
   }
 
   #writeCoreBlobs(): Subtree[] {
     const { memory, reserveMem, options } = this.#host;
     const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: FIRST_KEXEC });
     const core: Subtree[] = [];
-    for (const [name, address] of this.#reservations.core) {
+    for (const [name, address] of this.#rooms.core) {
       const page = memory.view(address, PAGE_SIZE);
       if (name === KEXEC_METADATA_NAME) page.set(metadata);
       const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
@@ -92,7 +106,8 @@ export class SubBlobs implements HandoverOutput {
 
   /** The root FDT that points to everything; its size. */
   #writeRoot(subtrees: readonly Subtree[]): number {
-    const { root, tracker } = this.#reservations;
+    const { root } = this.#rooms;
+    const { tracker } = this.#reservations;
     const size = writeKhoRoot(this.#host.memory.view(root, ROOT_FDT_SIZE), this.#profile, {
       memoryMap: tracker.root,
       subtrees,

@@ -41,7 +41,16 @@ function direct(load: Load): Uint8Array {
 
 /** The tree as text, without the root's `compatible`, which only the finalizer writes. */
 const dtsOf = (blob: Uint8Array): string =>
-  formatDts(FdtReader.open(blob, { strict: true })).replace(/^\s*compatible = .*\n\n?/m, '');
+  formatDts(FdtReader.open(blob, { strict: true })).replace(/^\tcompatible = .*\n/m, '');
+
+/** The first line in which a tree is not the expected one. (The difference as a whole would take minutes to print.) */
+function firstDifference(blob: Uint8Array): string | undefined {
+  const lines = dtsOf(blob).split('\n');
+  const wanted = expected.split('\n');
+  const at = lines.findIndex((line, index) => line !== wanted[index]);
+  if (at < 0 && lines.length === wanted.length) return undefined;
+  return `line ${at + 1} is '${lines[at]}', expected '${wanted[at]}'`;
+}
 
 /** Once for all tests: a handover's way, the stage and its finalizer. */
 const expected = (() => {
@@ -74,8 +83,8 @@ const expected = (() => {
 })();
 
 test('the direct writer makes the tree that the stage makes, with names as text and by id', () => {
-  expect(dtsOf(direct(LOAD))).toBe(expected);
-  expect(dtsOf(direct({ ...LOAD, names: 'ids' }))).toBe(expected);
+  expect(firstDifference(direct(LOAD))).toBeUndefined();
+  expect(firstDifference(direct({ ...LOAD, names: 'ids' }))).toBeUndefined();
 });
 
 test('objects make the same tree, in whatever order their batches come', () => {
@@ -86,7 +95,7 @@ test('objects make the same tree, in whatever order their batches come', () => {
     context.end();
   }
   expect(batches.length).toBe(2 * INSTANCES);
-  expect(dtsOf(fdtOf((writer) => writeObjects(writer, INSTANCE_NAMES, batches)))).toBe(expected);
+  expect(firstDifference(fdtOf((writer) => writeObjects(writer, INSTANCE_NAMES, batches)))).toBeUndefined();
 });
 
 test('streams of two threads make the same tree, though each has name ids of its own', () => {
@@ -102,7 +111,7 @@ test('streams of two threads make the same tree, though each has name ids of its
     }
     return writer.finish();
   });
-  expect(dtsOf(fdtOf((writer) => writeStreams(writer, INSTANCE_NAMES, streams)))).toBe(expected);
+  expect(firstDifference(fdtOf((writer) => writeStreams(writer, INSTANCE_NAMES, streams)))).toBeUndefined();
 });
 
 judgedTest("libfdt's sequential writer makes the same tree, with shared names and without", async () => {
@@ -114,7 +123,7 @@ judgedTest("libfdt's sequential writer makes the same tree, with shared names an
     const { nodes, properties } = LOAD;
     await libfdt.build({ instances: INSTANCES, nodes, properties, names: NAMES.length, dedup, file });
     const blob = readFileSync(file);
-    expect(dtsOf(blob)).toBe(expected);
+    expect(firstDifference(blob)).toBeUndefined();
     expect(blob.length > 1.2 * direct(LOAD).length).toBe(!dedup);
   }
 });

@@ -225,7 +225,8 @@ describe('the values of a node', () => {
     const node = new SinkNodeWriter(new CallbackScope('serialize'), sink, sink.root);
     const read = () => {
       const memory = SharedPhysicalMemory.create([{ base: page(0), size: 2 ** 20, nid: 0, backed: true }]);
-      const { size } = renderShardTrees([sink], 'x', memory, page(16), 65536);
+      const frame = { name: '', properties: new Map(), children: new Map(), shards: [0] };
+      const { size } = renderShardTrees(frame, () => sink, { memory, address: page(16), size: 65536 });
       return FdtReader.open(memory.read(page(16), size), { strict: true }).root.get('nsim0');
     };
     return { node, sink, read };

@@ -73,6 +73,8 @@ function blobOf(render: () => Uint8Array): Uint8Array | string {
 test('the stage and the plain trees answer every call alike, charge alike, and render the same bytes', () => {
   const memory = SharedPhysicalMemory.create([{ base: physicalAddress(0), size: ROOM, nid: 0, backed: true }]);
   const counts = { rendered: 0, refused: 0, removed: 0 };
+  const properties = new Map([['compatible', new TextEncoder().encode('x-v1\0')]]);
+  const frame = { name: '', properties, children: new Map(), shards: [0, 1, 2] };
   fc.assert(
     fc.property(fc.array(step, { maxLength: 50 }), fc.integer({ min: 60, max: 4000 }), (steps, maxBytes) => {
       const stage = Stage.create({ shardCount: SHARDS, maxBytes: SHARDS * 4096, threads: 1, maxNames: 64 });
@@ -91,7 +93,7 @@ test('the stage and the plain trees answer every call alike, charge alike, and r
       }
       memory.fill(physicalAddress(0), ROOM, 0xee);
       const tree = blobOf(() => {
-        const { size } = renderShardTrees(trees, 'x-v1', memory, 0, ROOM);
+        const { size } = renderShardTrees(frame, (shard) => trees[shard], { memory, address: 0, size: ROOM });
         return memory.read(physicalAddress(0), size);
       });
       const target = new Uint8Array(ROOM).fill(0x77);
