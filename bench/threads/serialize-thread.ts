@@ -24,7 +24,6 @@ serveTeam<SerializeJob>((job) => {
           context.end();
         }
       },
-      leavesGarbage: true,
     };
   }
   return {
