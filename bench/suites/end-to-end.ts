@@ -16,8 +16,13 @@ const LIBFDT = new URL('../variants/libfdt.js', import.meta.url);
 const HASH_STRINGS = 'hash, 2 workers, strings';
 const HASH_IDS = 'hash, 2 workers, ids';
 const DIRECT_STRINGS = 'peer: direct writer on the main thread, strings';
-const CLONE = 'peer: objects by structured clone, 2 workers';
 const LIBFDT_DEDUP = 'peer: libfdt in C, one thread';
+
+const PEERS: readonly [by: CollectParameters['by'], name: string][] = [
+  ['objects', 'peer: structured clone, an object a node'],
+  ['property-objects', 'peer: structured clone, an object a property'],
+  ['transfer', 'peer: transferred buffers'],
+];
 
 /** From the drivers' callbacks to the finished blob on the main thread, by the real path and by its peers. */
 export const endToEndSuite: Suite = {
@@ -45,7 +50,14 @@ export const endToEndSuite: Suite = {
         ...medianOf(result, variant),
       });
       return [
-        ratio('structured clone / hash', { better: 'more', pass: 8, aim: 12 }, CLONE, HASH_STRINGS),
+        ...['property', 'node'].map((each) =>
+          ratio(
+            `structured clone, an object a ${each} / hash`,
+            { better: 'more', pass: 8, aim: 12 },
+            `peer: structured clone, an object a ${each}, 2 workers`,
+            HASH_STRINGS,
+          ),
+        ),
         ratio('libfdt with name sharing / hash', { better: 'more', pass: 5, aim: 8 }, LIBFDT_DEDUP, HASH_STRINGS),
         ratio('hash / direct writer', { better: 'less', pass: 1.5, aim: 1.2 }, HASH_STRINGS, DIRECT_STRINGS),
         time(HASH_STRINGS, 45, 38),
@@ -65,10 +77,9 @@ function comparison(properties: number, libfdt: string | undefined): Comparison 
       const parameters: HandoverParameters = { mode: 'hash', workers, load: { ...strings, names } };
       variants.push({ name: `hash, ${threads}, ${names}`, module: HANDOVER, parameters });
     }
-    const peers = { objects: 'objects by structured clone', transfer: 'transferred buffers' };
-    for (const by of ['objects', 'transfer'] as const) {
+    for (const [by, name] of PEERS) {
       const parameters: CollectParameters = { by, workers, load: strings };
-      variants.push({ name: `peer: ${peers[by]}, ${threads}`, module: COLLECT, parameters });
+      variants.push({ name: `${name}, ${threads}`, module: COLLECT, parameters });
     }
   }
   for (const names of ['strings', 'ids'] as const) {

@@ -21,16 +21,21 @@ export default function collect({ by, workers, load }: CollectParameters): Measu
   const team = new ThreadTeam<SerializeJob>(THREAD_MODULE, workers);
   const target = blobTarget(load);
   const properties = INSTANCES * load.nodes * load.properties;
-  const pass = by === 'objects' ? overObjects(team, load, target) : overBuffers(team, load, target);
+  const pass = by === 'transfer' ? overBuffers(team, load, target) : overObjects(by, team, load, target);
   return { measure: async () => Number(await pass()) / properties };
 }
 
-function overObjects(team: ThreadTeam<SerializeJob>, load: Load, target: Uint8Array): () => Promise<bigint> {
+function overObjects(
+  by: 'objects' | 'property-objects',
+  team: ThreadTeam<SerializeJob>,
+  load: Load,
+  target: Uint8Array,
+): () => Promise<bigint> {
   const { threads } = team;
   return async () => {
     const batches: ObjectBatch[] = [];
     const jobs = Array.from({ length: threads }, (_, member) => ({
-      job: { by: 'objects', load, member, threads } as const,
+      job: { by, load, member, threads },
     }));
     const { told } = await team.run(jobs, (data) => void batches.push(data as ObjectBatch));
     finish(target, (writer) => writeObjects(writer, INSTANCE_NAMES, batches));

@@ -8,7 +8,7 @@ import { blobTarget, instanceBytes } from '../../bench/load-size.js';
 import { DirectWriter } from '../../bench/peers/direct-writer.js';
 import { LibfdtProgram, LibfdtSequential } from '../../bench/peers/libfdt-sequential.js';
 import { LockedTable } from '../../bench/peers/locked-table.js';
-import { type ObjectBatch, ObjectContext, writeObjects } from '../../bench/peers/object-tree.js';
+import { type ObjectBatch, ObjectContext, PropertyObjectContext, writeObjects } from '../../bench/peers/object-tree.js';
 import { clearTable, createTable, PropertyTable, SLOT_COUNT, SLOTS_AT } from '../../bench/peers/property-table.js';
 import { StreamContext, StreamWriter, writeStreams } from '../../bench/peers/wire-stream.js';
 import { ReusableStage } from '../../bench/reusable-stage.js';
@@ -82,14 +82,17 @@ test('the direct writer makes the tree that the stage makes, with names as text 
   expect(firstDifference(direct({ ...LOAD, names: 'ids' }))).toBeUndefined();
 });
 
-test('objects make the same tree, in whatever order their batches come', () => {
+test.each([
+  ['a node', ObjectContext, 2],
+  ['a property', PropertyObjectContext, 13],
+] as const)('an object for each %s: the same tree, in whatever order the batches come', (_, Context, batchesEach) => {
   const batches: ObjectBatch[] = [];
   for (const instance of [3, 1, 0, 2, 9, 8, 7, 6, 5, 4]) {
-    const context = new ObjectContext(`load${instance}`, (batch) => void batches.push(structuredClone(batch)));
+    const context = new Context(`load${instance}`, (batch) => void batches.push(structuredClone(batch)));
     writeLoad(context, LOAD, instance);
     context.end();
   }
-  expect(batches.length).toBe(2 * INSTANCES);
+  expect(batches).toHaveLength(batchesEach * INSTANCES);
   expect(firstDifference(fdtOf((writer) => writeObjects(writer, INSTANCE_NAMES, batches)))).toBeUndefined();
 });
 
