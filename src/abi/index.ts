@@ -21,3 +21,4 @@ export * from './profile.js';
 export { PROP_MEM, RESERVE_MEM_NODE_NAME } from './reserve-mem-node.js';
 export * from './scratch-array.js';
 export { type ReadableMemory, readUntrusted, type Structure, UntrustedMemory } from './structure.js';
+export * from './sub-fdt.js';

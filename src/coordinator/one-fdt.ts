@@ -17,6 +17,7 @@ import {
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
+  preservePages,
   walkRadixTree,
 } from '../memblock/index.js';
 import type { Host } from './host.js';
@@ -84,7 +85,7 @@ export class OneFdt implements HandoverOutput {
     const { memory, reserveMem } = this.#host;
     for (const { address, size } of reserveMem) {
       const first = physicalAddress(alignDown(address, PAGE_SIZE));
-      this.#reservations.preservePages(first, Math.floor(size / PAGE_SIZE));
+      preservePages(this.#reservations.tracker, first, Math.floor(size / PAGE_SIZE));
     }
     const folios: Folio[] = [];
     walkRadixTree(memory, this.#reservations.tracker.root, (address, order) => folios.push({ address, order }));

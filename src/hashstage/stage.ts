@@ -22,6 +22,8 @@ import {
   NODE_PARENT,
   NODE_TEXT,
   type NodeRef,
+  SHARD_FIRST,
+  SHARD_WORDS,
   STAGE_MAGIC,
   type StageGeometry,
   stageGeometry,
@@ -116,6 +118,11 @@ export class Stage {
 
   get handle(): StageHandle {
     return { buffer: this.#buffer };
+  }
+
+  /** Whether a shard has written nothing yet. For the thread whose shard it is, or after its last message. */
+  isShardEmpty(shard: number): boolean {
+    return this.words[this.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] === 0;
   }
 
   /** How many node ids were given out. Ids are dense but for lost races. */

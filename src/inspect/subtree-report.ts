@@ -1,10 +1,12 @@
 import {
   decodeKexecMetadata,
+  followSubFdts,
   KEXEC_METADATA_NAME,
   type KexecMetadata,
   KHO_TEST_SUBTREE_NAME,
   LUO_SUBTREE_NAME,
   MEMBLOCK_SUBTREE_NAME,
+  readSubFdtLinks,
   readUntrusted,
   type Subtree,
 } from '../abi/index.js';
@@ -100,6 +102,7 @@ export function inspectSubtree(
   try {
     if (name === MEMBLOCK_SUBTREE_NAME) known.reservations = inspectReservations(context, reader);
     if (name === KHO_TEST_SUBTREE_NAME) known.khoTest = inspectKhoTest(context, subtree);
+    followLinks(context, name, reader);
   } catch (error) {
     failed(error);
   }
@@ -113,6 +116,26 @@ export function inspectSubtree(
     },
     reused: false,
   };
+}
+
+/** Claims and checks the FDTs that a driver's FDT links to, in mode `subfdt`. */
+function followLinks(context: InspectContext, name: string, { root }: FdtReader): void {
+  for (const node of root.children()) {
+    const links = readSubFdtLinks(node) ?? [];
+    for (const { address, size } of links) {
+      const what = `the sub-FDT of ${name} ${node.name}`;
+      noteClaims(context, (claims) => claims.blob(`sub-FDTs of '${name}'`, what, address, size), 'sub-FDTs');
+    }
+    if (links.length === 0) continue;
+    context.findings.attempt(() =>
+      followSubFdts(node.name, links, ({ address, size }) => {
+        const what = `the sub-FDT of ${name} ${node.name}`;
+        if (size > BLOB_SIZE_MAX)
+          throw new KhoError('KHO_E2BIG', `${what} has ${size} bytes, too many to be read`, { address, size });
+        return readUntrusted(context.memory, address, size, what);
+      }),
+    );
+  }
 }
 
 function compatibleOf({ root }: FdtReader): string | undefined {

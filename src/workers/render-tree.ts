@@ -1,16 +1,9 @@
 import { KhoError } from '../errors.js';
 import { FdtWriter, nodeSize, propertySize, siblingsConflict } from '../fdt/index.js';
 import type { FdtFrame, RenderedBlob, RenderedFrame } from '../hashstage/index.js';
-import { physicalAddress, type SharedPhysicalMemory } from '../memblock/index.js';
+import { physicalAddress } from '../memblock/index.js';
+import type { RenderRoom } from './render-stage.js';
 import type { ShardTreeNode, TreeSink } from './tree-sink.js';
-
-/** Room in physical memory. */
-export interface RenderRoom {
-  readonly memory: SharedPhysicalMemory;
-  readonly address: number;
-  /** Bytes. */
-  readonly size: number;
-}
 
 /**
  * Writes an FDT from its frame and the trees of shards, in the order of the shards: mode `sequential`'s counterpart of

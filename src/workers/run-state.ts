@@ -1,19 +1,23 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { Stage } from '../hashstage/index.js';
+import { Finalizer, Stage } from '../hashstage/index.js';
 import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
-import { CallbackScope } from './callback-scope.js';
+import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
+import { renderStage } from './render-stage.js';
 import { renderShardTrees } from './render-tree.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
+import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
 import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
 import { PropertyNames, TreeSink } from './tree-sink.js';
 import { WorkList } from './work-list.js';
+
+const encoder = new TextEncoder();
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -25,6 +29,8 @@ export class RunState {
   readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #tracker: RadixTree;
   readonly #stage: Stage;
+  /** Mode `subfdt` alone. */
+  readonly #shardFdts: ShardFdts | undefined;
   /** Ids of the property names that this thread has checked. */
   readonly #nameIds = new Map<string, number>();
   readonly #options = new Map<number, unknown>();
@@ -34,7 +40,7 @@ export class RunState {
   readonly #live = new Map<number, unknown>();
   /** Mode `sequential`: the shards' trees, and their property names. */
   readonly #trees = new Map<number, TreeSink>();
-  readonly #names = new PropertyNames();
+  readonly #names: PropertyNames;
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -43,6 +49,10 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
+    // Early nodes are in the stage: a name has one id, whichever of the two a shard writes to.
+    this.#names = new PropertyNames(description.mode === 'subfdt' ? this.#stage : undefined);
+    const { shardFdts } = description;
+    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
   static async attach(description: RunDescription): Promise<RunState> {
@@ -147,6 +157,21 @@ export class RunState {
   }
 
   #serialize(shard: number): void {
+    this.#callSerialize(shard);
+    const driver = this.description.drivers[this.#instance(this.#shard(shard).instance).driver];
+    if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
+    const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
+    const frame = { name: '', properties, children: new Map(), shards: [shard] };
+    this.#shardFdts.finish(shard, ({ address, size }) => {
+      const room = { memory: this.#memory, address, size };
+      const tree = this.#trees.get(shard);
+      this.#trees.delete(shard);
+      if (tree !== undefined) return renderShardTrees(frame, () => tree, room);
+      return renderStage(new Finalizer(this.#stage), frame, room);
+    });
+  }
+
+  #callSerialize(shard: number): void {
     const { instance: item } = this.#shard(shard);
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
@@ -177,7 +202,7 @@ export class RunState {
       shards.push({
         extents: this.#extentsOf(shard),
         sink: () => {
-          sink ??= this.#sink(shard, instance);
+          sink ??= this.#sink(shard, instance, scope.phase);
           return sink;
         },
       });
@@ -202,14 +227,17 @@ export class RunState {
     return extents;
   }
 
-  #sink(shard: number, instance: InstanceDescription): NodeSink {
+  #sink(shard: number, instance: InstanceDescription, phase: CallbackPhase): NodeSink {
     if (this.#driver(instance).blob === 'raw') {
       throw new KhoError('KHO_EPERM', 'a driver with a raw blob has no nodes: write its bytes with memory.write', {
         call: 'node',
       });
     }
     const { maxBytes } = this.#shard(shard);
-    if (this.description.mode === 'hash') {
+    const { mode } = this.description;
+    // Early nodes are written by another thread, perhaps, than the rest: in mode `subfdt`, too, they go to the stage.
+    const isEarly = mode === 'subfdt' && (phase !== 'serialize' || !this.#stage.isShardEmpty(shard));
+    if (mode === 'hash' || isEarly) {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
     let tree = this.#trees.get(shard);

@@ -151,25 +151,38 @@ export class TreeSink implements NodeSink {
   }
 }
 
-/** Property names as numbers, for one thread. */
+/** Where ids of property names come from that several threads, or several sinks, have in common. */
+export interface NameSource {
+  nameId(name: string): number;
+  /** KHO_EINVAL for a number that is no name. */
+  nameText(id: number): string;
+}
+
+/** Property names as numbers, for one thread: its own, or those of a source. */
 export class PropertyNames {
+  readonly #source: NameSource | undefined;
   readonly #ids = new Map<string, number>();
-  readonly #texts: string[] = [];
+  readonly #texts: (string | undefined)[] = [];
+
+  constructor(source?: NameSource) {
+    this.#source = source;
+  }
 
   id(name: string): number {
     let id = this.#ids.get(name);
     if (id === undefined) {
-      id = this.#texts.length;
+      id = this.#source?.nameId(name) ?? this.#texts.length;
       this.#ids.set(name, id);
-      this.#texts.push(name);
+      this.#texts[id] = name;
     }
     return id;
   }
 
   /** KHO_EINVAL for a number that is no name. */
   text(id: number): string {
-    const text = this.#texts[id];
+    const text = this.#texts[id] ?? this.#source?.nameText(id);
     if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
+    this.#texts[id] = text;
     return text;
   }
 }
