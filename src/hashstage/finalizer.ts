@@ -105,7 +105,7 @@ export class Finalizer {
   constructor(stage: Stage) {
     this.#stage = stage;
     this.#words = stage.words;
-    this.#names = stage.names();
+    this.#names = stage.settledNames();
     this.#offsets = new Int32Array(this.#names.length);
     this.#stamps = new Int32Array(this.#names.length);
     const byNode = (): Int32Array => new Int32Array(stage.nodeCount);
