@@ -1,6 +1,14 @@
-import { MEMBLOCK_COMPATIBLE, MEMBLOCK_SUBTREE_NAME, readReservation } from '../abi/index.js';
+import {
+  MEMBLOCK_COMPATIBLE,
+  MEMBLOCK_SUBTREE_NAME,
+  type NamedReservation,
+  type Profile,
+  readReservation,
+  readReserveMemMap,
+  SERIES_V4,
+} from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import type { FdtReader } from '../fdt/index.js';
+import type { FdtNode, FdtReader } from '../fdt/index.js';
 import { alignDown, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
 import { type ContentState, type InspectContext, isHeld, mayRead, noteClaims, sha256Of } from './context.js';
 
@@ -21,8 +29,21 @@ export function inspectReservations(context: InspectContext, { root }: FdtReader
     const text = `the ${MEMBLOCK_SUBTREE_NAME} blob is '${compatible}', expected '${MEMBLOCK_COMPATIBLE}'`;
     throw new KhoError('KHO_EIMAGE', text);
   }
-  return [...root.children()].flatMap((node) => {
-    const area = context.findings.attempt(() => readReservation(node));
+  return reservationsOf(context, root, readReservation);
+}
+
+/** Reads the node with the reservations in the one FDT of a patch series: `memblock`, or `reserve_mem`. */
+export function inspectReservationNodes(context: InspectContext, node: FdtNode, profile: Profile): ReservationReport[] {
+  return reservationsOf(context, node, profile === SERIES_V4 ? readReserveMemMap : readReservation);
+}
+
+function reservationsOf(
+  context: InspectContext,
+  parent: FdtNode,
+  read: (node: FdtNode) => NamedReservation,
+): ReservationReport[] {
+  return [...parent.children()].flatMap((node) => {
+    const area = context.findings.attempt(() => read(node));
     if (area === undefined) return [];
     const { name, address, size } = area;
     // Linux preserves size >> PAGE_SHIFT pages from the page of the address on.
