@@ -182,10 +182,11 @@ export class Coordinator implements AsyncDisposable {
     const main = this.#mainLane();
     const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
     const answer = await Promise.race([main.runner.run({ kind: 'describe', registrations }), interrupt.promise]);
-    if (answer.failure !== undefined) {
-      const registration = this.#registrations[answer.failure.position];
+    const [failure] = answer.failures;
+    if (failure !== undefined) {
+      const registration = this.#registrations[failure.position];
       const where = registration?.where === undefined ? {} : { file: registration.where };
-      throw KhoError.from(answer.failure.error).with(where);
+      throw KhoError.from(failure.error).with(where);
     }
     return buildRegistry(this.#registrations, answer.values as DescribedRegistration[]);
   }
@@ -261,7 +262,6 @@ class HandoverRun {
       recorder,
       interrupt,
       laneOf,
-      prepared: this.#prepared,
     });
   }
 
@@ -292,6 +292,22 @@ class HandoverRun {
       onItem: (instance, prepared) => this.#prepared.set(instance, prepared),
       onProgress: this.#reporter('prepare'),
     });
+    await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
+  }
+
+  /** Brings to every thread what `prepare` returned, so that no message of the blackout has to carry it. */
+  async #sharePrepared(): Promise<void> {
+    const byRunner = new Map<TaskRunner, Map<number, unknown>>();
+    for (const { index, instances } of this.#registry.drivers) {
+      const { runner } = this.#laneOf(index);
+      const prepared = byRunner.get(runner) ?? new Map<number, unknown>();
+      byRunner.set(runner, prepared);
+      for (const item of instances) if (this.#prepared.has(item)) prepared.set(item, this.#prepared.get(item));
+    }
+    const told = await Promise.allSettled(
+      [...byRunner].map(([runner, prepared]) => runner.setPrepared(this.#id, prepared)),
+    );
+    for (const outcome of told) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   /** Freeze, serialize, finalize, and put the boot record's first page into place, by which a successor finds it all. */
@@ -349,6 +365,9 @@ class HandoverRun {
 
   /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
   async cancel(): Promise<KhoError[]> {
+    // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
+    // its cancel fails, too, and says so.
+    if (this.#begun) await this.#sharePrepared().catch(() => {});
     const failures = this.#begun
       ? await this.#phases.run(
           this.#instanceWork().map(({ driver, items }) => ({ driver, items: [...items].reverse() })),

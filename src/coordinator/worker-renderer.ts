@@ -19,7 +19,7 @@ export class WorkerRenderer implements Renderer {
   async render(frame: FdtFrame, { address, size: room }: RenderTarget, what: string): Promise<RenderedFrame> {
     const { runner, role } = this.#lane;
     const answer = await runner.run({ kind: 'render', runId: this.#runId, frame, address, room });
-    if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
+    if (answer.failures[0] !== undefined) throw KhoError.from(answer.failures[0].error);
     const [start = 0, end = 0] = answer.spans;
     const thread = this.#recorder.thread({ role, threadId: answer.threadId });
     this.#recorder.add({ phase: 'finalize', step: `render ${what}`, thread, queued: start, start, end });
