@@ -1,13 +1,13 @@
 import { KhoError } from '../errors.js';
 import { type FdtNode, type FdtReader, TreeNode } from '../fdt/index.js';
 import {
-  alignDown,
   type Folio,
   hex,
   naturalOrders,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
+  preservedPages,
 } from '../memblock/index.js';
 import { decodeKhoMem, type KhoMem } from './kho-mem.js';
 import { PROP_PRESERVED_MEMORY_MAP } from './kho-root.js';
@@ -97,8 +97,9 @@ export function memRanges({ path, value }: MemProperty): KhoMem[] {
 }
 
 /** The whole pages of a preserved range as objects: one, if it is the size of a folio and aligned to it. */
-export function memFolios({ address, size }: KhoMem): Iterable<Folio> {
-  return naturalOrders(physicalAddress(alignDown(address, PAGE_SIZE)), Math.floor(size / PAGE_SIZE));
+export function memFolios(range: KhoMem): Iterable<Folio> {
+  const { address, pages } = preservedPages(range);
+  return naturalOrders(address, pages);
 }
 
 /**

@@ -18,6 +18,7 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  preservedPages,
   RadixTree,
 } from '../memblock/index.js';
 import type { Host } from './host.js';
@@ -71,7 +72,8 @@ export class Reservations {
       this.listPages = preservedMemory === 'chunk-list' ? this.#reserveList() : [];
       this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry) : undefined;
       for (const { name, address, size } of host.reserveMem) {
-        this.#owners.push({ start: address, end: address + size, owner: { kind: 'reserve_mem', name } });
+        const { address: start } = preservedPages({ address, size });
+        this.#owners.push({ start, end: address + size, owner: { kind: 'reserve_mem', name } });
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
@@ -94,16 +96,20 @@ export class Reservations {
     return candidate !== undefined && address < candidate.end ? candidate.owner : undefined;
   }
 
-  /** Marks a `reserve_mem` area or a blob as kho_preserve_pages() does. */
-  preservePages(address: PhysicalAddress, pages: number): void {
-    for (const { address: start, order } of naturalOrders(address, pages)) this.tracker.set(start, order);
+  /** Marks the host's `reserve_mem` areas as kho_preserve_pages() does. */
+  preserveReservedMem(): void {
+    for (const area of this.#host.reserveMem) this.#preservePages(preservedPages(area));
   }
 
   /** Marks a finished blob: one folio up to 4 MiB, single ranges of natural orders above. */
   preserveBlob(address: PhysicalAddress, size: number): void {
     const order = orderOf(size);
     if (order <= MAX_PAGE_ORDER) this.tracker.set(address, order);
-    else this.preservePages(address, Math.ceil(size / PAGE_SIZE));
+    else this.#preservePages({ address, pages: Math.ceil(size / PAGE_SIZE) });
+  }
+
+  #preservePages({ address, pages }: PageRange): void {
+    for (const { address: start, order } of naturalOrders(address, pages)) this.tracker.set(start, order);
   }
 
   /** Gives everything back to the host's page allocator. Once. */
@@ -154,8 +160,9 @@ export class Reservations {
   #reserveList(): PhysicalAddress[] {
     const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
     for (const { address, pages } of this.#taken) bound.addRange(address, pages, maxOrderIn(pages));
-    for (const { address, size } of this.#host.reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) bound.addFolio(folio);
+    for (const area of this.#host.reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) bound.addFolio(folio);
     }
     return Array.from({ length: bound.pages }, () => {
       const address = this.#takeUnowned();
@@ -188,9 +195,9 @@ export class Reservations {
     for (const { address, pages: count } of [...this.#taken]) {
       tracker.ensureRange(address, count, maxOrderIn(count));
     }
-    for (const { address, size } of reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE)))
-        tracker.ensure(folio.address, folio.order);
+    for (const area of reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
     return tracker;
   }

@@ -98,9 +98,7 @@ export class SubBlobs implements HandoverOutput {
       core.push({ name, address, size });
       this.#reservations.preserveBlob(address, size);
     }
-    for (const { address, size } of reserveMem) {
-      this.#reservations.preservePages(address, Math.floor(size / PAGE_SIZE));
-    }
+    this.#reservations.preserveReservedMem();
     return core;
   }
 

@@ -9,7 +9,7 @@ import {
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import type { FdtNode, FdtReader } from '../fdt/index.js';
-import { alignDown, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
+import { PAGE_SIZE, physicalAddress, preservedPages } from '../memblock/index.js';
 import { type ContentState, type InspectContext, isHeld, mayRead, noteClaims, sha256Of } from './context.js';
 
 /** A `reserve_mem=` area that is handed over. */
@@ -46,9 +46,7 @@ function reservationsOf(
     const area = context.findings.attempt(() => read(node));
     if (area === undefined) return [];
     const { name, address, size } = area;
-    // Linux preserves size >> PAGE_SHIFT pages from the page of the address on.
-    const pages = Math.floor(size / PAGE_SIZE);
-    const first = physicalAddress(alignDown(address, PAGE_SIZE));
+    const { address: first, pages } = preservedPages(area);
     const owner = `reserve_mem '${name}'`;
     noteClaims(context, (claims) => claims.pages(owner, owner, first, pages), 'reserve_mem');
     return [{ name, address, size, ...contentOf(context, address, pages * PAGE_SIZE) }];
