@@ -20,6 +20,8 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  preservedPages,
+  preservePages,
   RadixTree,
 } from '../memblock/index.js';
 import type { InstanceDescription, Mode } from '../workers/index.js';
@@ -76,7 +78,8 @@ export class Reservations {
       this.listPages = preservedMemory === 'chunk-list' ? this.#reserveList() : [];
       this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry, mode) : undefined;
       for (const { name, address, size } of host.reserveMem) {
-        this.#owners.push({ start: address, end: address + size, owner: { kind: 'reserve_mem', name } });
+        const { address: start } = preservedPages({ address, size });
+        this.#owners.push({ start, end: address + size, owner: { kind: 'reserve_mem', name } });
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
@@ -97,6 +100,14 @@ export class Reservations {
     }
     const candidate = this.#owners[low - 1];
     return candidate !== undefined && address < candidate.end ? candidate.owner : undefined;
+  }
+
+  /** Marks the host's `reserve_mem` areas as kho_preserve_pages() does. */
+  preserveReservedMem(): void {
+    for (const area of this.#host.reserveMem) {
+      const { address, pages } = preservedPages(area);
+      preservePages(this.tracker, address, pages);
+    }
   }
 
   /** Gives everything back to the host's page allocator. Once. */
@@ -165,8 +176,9 @@ export class Reservations {
   #reserveList(): PhysicalAddress[] {
     const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
     for (const { address, pages } of this.#taken) bound.addRange(address, pages, maxOrderIn(pages));
-    for (const { address, size } of this.#host.reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) bound.addFolio(folio);
+    for (const area of this.#host.reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) bound.addFolio(folio);
     }
     return Array.from({ length: bound.pages }, () => {
       const address = this.#takeUnowned();
@@ -199,9 +211,9 @@ export class Reservations {
     for (const { address, pages: count } of [...this.#taken]) {
       tracker.ensureRange(address, count, maxOrderIn(count));
     }
-    for (const { address, size } of reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE)))
-        tracker.ensure(folio.address, folio.order);
+    for (const area of reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
     return tracker;
   }

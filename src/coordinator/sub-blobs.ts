@@ -10,7 +10,7 @@ import {
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import type { RenderedBlob } from '../hashstage/index.js';
-import { PAGE_SIZE, preserveBlob, preservePages } from '../memblock/index.js';
+import { PAGE_SIZE, preserveBlob } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { Finalized, HandoverOutput } from './output.js';
@@ -98,9 +98,7 @@ export class SubBlobs implements HandoverOutput {
       core.push({ name, address, size });
       preserveBlob(this.#reservations.tracker, address, size);
     }
-    for (const { address, size } of reserveMem) {
-      preservePages(this.#reservations.tracker, address, Math.floor(size / PAGE_SIZE));
-    }
+    this.#reservations.preserveReservedMem();
     return core;
   }
 

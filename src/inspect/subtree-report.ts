@@ -19,14 +19,16 @@ import { inspectKhoTest, type KhoTestReport } from './kho-test-report.js';
 import { inspectLuo, type LuoReport } from './luo-report.js';
 import { inspectReservations, type ReservationReport } from './reservation-report.js';
 
-/** A blob that the root FDT points to. */
+/** A blob that the root FDT points to, or a driver's node of the one FDT. */
 export interface SubtreeReport {
   readonly name: string;
   readonly address: number;
   readonly size: number;
-  /** An FDT, a structure that is known here, or bytes of which nothing is known. */
-  readonly format: 'fdt' | 'kexec-metadata' | 'luo' | 'raw' | 'unreadable';
+  /** An FDT, a node of the one FDT, a structure that is known here, or bytes of which nothing is known. */
+  readonly format: 'fdt' | 'node' | 'kexec-metadata' | 'luo' | 'raw' | 'unreadable';
   readonly compatible?: string;
+  /** Of a node: its children. */
+  readonly instances?: number;
   /** The tree as decoded DTS, of an FDT. */
   readonly dts?: string;
   /** The first bytes in hexadecimal, of anything else. */
