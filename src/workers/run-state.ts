@@ -1,18 +1,26 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { Stage } from '../hashstage/index.js';
-import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
+import {
+  ExtentTable,
+  PAGE_SIZE,
+  physicalAddress,
+  RadixTree,
+  type ShardExtents,
+  SharedPhysicalMemory,
+} from '../memblock/index.js';
 import { CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
-import { renderShardTrees } from './render-tree.js';
+import { renderStructBlocks } from './render-struct-blocks.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
+import { StructBlockSink } from './struct-block-sink.js';
+import { StructBlocks } from './struct-blocks.js';
 import type { CallbackTask, RenderedBlob, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
-import { PropertyNames, TreeSink } from './tree-sink.js';
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -29,9 +37,9 @@ export class RunState {
   readonly #options = new Map<number, unknown>();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
-  /** Mode `sequential`: the shards' trees, and their property names. */
-  readonly #trees = new Map<number, TreeSink>();
-  readonly #names = new PropertyNames();
+  /** Mode `sequential`: what the shards write, and where. */
+  readonly #sinks = new Map<number, StructBlockSink>();
+  readonly #blocks: StructBlocks;
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -40,6 +48,8 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
+    const declared = description.shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
+    this.#blocks = new StructBlocks(description.mode === 'sequential' ? declared : 0);
   }
 
   static async attach(description: RunDescription): Promise<RunState> {
@@ -78,15 +88,17 @@ export class RunState {
     const driver = drivers[task.driver];
     try {
       if (driver === undefined) throw new KhoError('KHO_EINVAL', `there is no driver ${task.driver}`);
-      const trees: TreeSink[] = [];
+      const shards: StructBlockSink[] = [];
       for (const instance of instances) {
         if (instance.driver !== task.driver) continue;
         for (let shard = 0; shard < instance.shardCount; shard++) {
-          const tree = this.#trees.get(instance.firstShard + shard);
-          if (tree !== undefined) trees.push(tree);
+          const sink = this.#sinks.get(instance.firstShard + shard);
+          if (sink !== undefined) shards.push(sink);
         }
       }
-      const value: RenderedBlob = renderShardTrees(trees, driver.compatible, this.#memory, task.address, task.room);
+      const target = this.#memory.view(physicalAddress(task.address), task.room);
+      const section = { name: '', compatible: driver.compatible, shards };
+      const value: RenderedBlob = renderStructBlocks(this.#blocks, [section], target);
       return { threadId, attached: true, spans: Float64Array.of(start, this.#now()), values: [value] };
     } catch (thrown) {
       const error = KhoError.from(thrown)
@@ -210,12 +222,12 @@ export class RunState {
     if (this.description.mode === 'hash') {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
-    let tree = this.#trees.get(shard);
-    if (tree === undefined) {
-      tree = new TreeSink(this.#names, instance.name, maxBytes);
-      this.#trees.set(shard, tree);
+    let sink = this.#sinks.get(shard);
+    if (sink === undefined) {
+      sink = new StructBlockSink(this.#blocks, instance.name, maxBytes);
+      this.#sinks.set(shard, sink);
     }
-    return tree;
+    return sink;
   }
 
   #state(item: number, instance: InstanceDescription): unknown {

@@ -1,0 +1,300 @@
+import fc from 'fast-check';
+import { KhoError } from 'khorus';
+import { FdtReader } from 'khorus/fdt';
+import { describe, expect, test } from 'vitest';
+import { PropertyNames } from '#dist/workers/property-names.js';
+import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
+import type { NodeSink } from '#dist/workers/sink.js';
+import { StructBlockSink } from '#dist/workers/struct-block-sink.js';
+import { StructBlocks } from '#dist/workers/struct-blocks.js';
+import { TreeSink } from '#dist/workers/tree-sink.js';
+import { renderPlainTrees } from './plain-renderer.js';
+
+/** The instances of the shards; those of one instance stand together. */
+const INSTANCES = ['vm0', 'vm1', 'vm1', 'vm1', 'vm@7'];
+
+/** Two sinks of one shard, of which one is the oracle, and the refs that both gave out, in the order of opening. */
+interface Shard {
+  readonly sink: StructBlockSink;
+  readonly oracle: TreeSink;
+  readonly refs: number[];
+}
+
+function shardsOf(blocks: StructBlocks, maxBytes: number): Shard[] {
+  const names = new PropertyNames();
+  return INSTANCES.map((instance) => {
+    const sink = new StructBlockSink(blocks, instance, maxBytes);
+    return { sink, oracle: new TreeSink(names, instance, maxBytes), refs: [sink.root] };
+  });
+}
+
+interface Step {
+  readonly call: 'u32' | 'u64' | 'bytes' | 'open' | 'up' | 'has' | 'remove' | 'replace' | 'made-up name';
+  /** How far before the last opened node the one lies that the call is for. */
+  readonly back: number;
+  readonly shard: number;
+  readonly property: string;
+  readonly child: string;
+  readonly value: Uint8Array;
+}
+
+/** Mostly front to back, in one shard after the other: what breaks the order is `rare`. */
+function stepOf(rare: number): fc.Arbitrary<Step> {
+  return fc.record({
+    call: fc.oneof(
+      { weight: 30, arbitrary: fc.constantFrom('u32', 'u64', 'bytes') },
+      { weight: 20, arbitrary: fc.constantFrom('open', 'open', 'up', 'has') },
+      { weight: rare, arbitrary: fc.constantFrom('remove', 'replace', 'made-up name') },
+    ) as fc.Arbitrary<Step['call']>,
+    back: fc.oneof({ weight: 30, arbitrary: fc.constant(0) }, { weight: rare, arbitrary: fc.nat({ max: 6 }) }),
+    shard: fc.oneof({ weight: 30, arbitrary: fc.constant(0) }, { weight: rare, arbitrary: fc.nat({ max: 4 }) }),
+    property: fc.constantFrom(...Array.from({ length: 12 }, (_, index) => `property-${'n'.repeat(index)}`)),
+    child: fc.constantFrom('a', 'b', 'queue0', 'queue1', 'port', 'port@1', 'port@2', 'a-longer-name'),
+    value: fc.uint8Array({ maxLength: 150 }),
+  });
+}
+
+/** What a call came to: its answer, or its error. */
+function outcome(sink: NodeSink, node: number, { call, property, child, value }: Step): unknown {
+  try {
+    switch (call) {
+      case 'u32':
+        return sink.u32(node, sink.nameId(property), value.length);
+      case 'u64':
+        return sink.u64(node, sink.nameId(property), 0xfedcba98, value.length);
+      case 'bytes':
+        return sink.bytes(node, sink.nameId(property), value);
+      case 'made-up name':
+        return sink.u32(node, value.length % 2 === 0 ? 0.5 : 1000, 1);
+      case 'up':
+        return undefined;
+      default:
+        return sink[call](node, child);
+    }
+  } catch (error) {
+    if (error instanceof KhoError) return `${error.code} ${error.message}`;
+    throw error;
+  }
+}
+
+/** Runs the steps in both sinks of each shard; the shard's number in a step counts from the one before. */
+function play(shards: readonly Shard[], steps: readonly Step[]): void {
+  let current = 0;
+  let cursor = 0;
+  for (const step of steps) {
+    if (step.shard > 0) cursor = 0;
+    current = (current + step.shard) % shards.length;
+    const { sink, oracle, refs } = shards[current] as Shard;
+    if (step.call === 'up') cursor++;
+    const node = refs[Math.max(0, refs.length - 1 - cursor - step.back)] as number;
+    const answer = outcome(sink, node, step);
+    expect(answer).toEqual(outcome(oracle, node, step));
+    if (typeof answer === 'number') {
+      cursor = 0;
+      if (answer === Math.max(...refs) + 1) refs.push(answer);
+    }
+    expect(sink.usedBytes).toBe(oracle.usedBytes);
+  }
+}
+
+function blobOf(render: () => Uint8Array): Uint8Array | string {
+  try {
+    return render();
+  } catch (error) {
+    if (error instanceof KhoError) return `${error.code} ${error.message}`;
+    throw error;
+  }
+}
+
+function render(blocks: StructBlocks, shards: readonly Shard[], room = 2 ** 16): Uint8Array | string {
+  const target = new Uint8Array(2 ** 16).fill(0x77).subarray(0, room);
+  const section = { name: '', compatible: 'x-v1', shards: shards.map(({ sink }) => sink) };
+  return blobOf(() => target.subarray(0, renderStructBlocks(blocks, [section], target).size));
+}
+
+function renderOracle(shards: readonly Shard[]): Uint8Array | string {
+  return blobOf(() =>
+    renderPlainTrees([{ name: '', compatible: 'x-v1', trees: shards.map((each) => each.oracle.tree) }]),
+  );
+}
+
+const hex = (blob: Uint8Array | string) => (typeof blob === 'string' ? blob : Buffer.from(blob).toString('hex'));
+
+describe('a shard that is written to the struct blocks', () => {
+  for (const [how, rare, leastBlocks] of [
+    ['front to back', 0, 400],
+    ['out of order now and then', 1, 400],
+    ['in any order', 20, 0],
+  ] as const) {
+    test(`answers, charges and fails as the plain tree does, and renders the same bytes, ${how}`, () => {
+      const counts = { blocks: 0, trees: 0, rendered: 0, refused: 0 };
+      fc.assert(
+        fc.property(
+          fc.array(stepOf(rare), { maxLength: 120, size: 'max' }),
+          fc.integer({ min: 40, max: 4000 }),
+          fc.nat({ max: 120 }),
+          (steps, maxBytes, between) => {
+            const blocks = new StructBlocks(0);
+            const shards = shardsOf(blocks, maxBytes);
+            play(shards, steps.slice(0, between));
+            render(blocks, shards); // whatever comes of it, the shards go on as if nothing had been
+            play(shards, steps.slice(between));
+            for (const { sink } of shards) counts[sink.block === undefined ? 'trees' : 'blocks']++;
+            const blob = render(blocks, shards);
+            expect(hex(blob)).toBe(hex(renderOracle(shards)));
+            expect(hex(render(blocks, shards))).toBe(hex(blob));
+            if (typeof blob === 'string') {
+              counts.refused++;
+              return;
+            }
+            counts.rendered++;
+            expect(hex(render(blocks, shards, blob.length))).toBe(hex(blob));
+            expect(render(blocks, shards, blob.length - 1)).toMatch(/^KHO_ENOSPC the FDT has \d+ bytes/);
+          },
+        ),
+        { numRuns: 500 },
+      );
+      expect(counts.blocks).toBeGreaterThan(leastBlocks);
+      expect(counts.trees).toBeGreaterThan(100);
+      expect(counts.rendered).toBeGreaterThan(150);
+      expect(counts.refused).toBeGreaterThan(5);
+    });
+  }
+
+  test('stays in wire form when its nodes were begun in one phase and are continued in the next', () => {
+    const blocks = new StructBlocks(0);
+    const shards = shardsOf(blocks, 4096);
+    for (const phase of ['early', 'late']) {
+      for (const { sink, oracle } of shards) {
+        for (const each of [sink, oracle]) {
+          const node = each.open(each.root, 'state');
+          each.u32(node, each.nameId(`${phase}-of-all`), 1);
+          if (phase === 'late') each.u32(each.open(node, 'below'), each.nameId('of-all'), 2);
+        }
+      }
+    }
+    expect(shards.map(({ sink }) => sink.block === undefined)).toEqual([false, false, false, false, false]);
+    expect(shards[0]?.sink.block?.depth).toBe(2);
+    const single = [shards[0] as Shard];
+    expect(hex(render(blocks, single))).toBe(hex(renderOracle(single)));
+  });
+
+  test('becomes a tree at last when it is written by turns with another', () => {
+    const blocks = new StructBlocks(0);
+    const shards = shardsOf(blocks, 4096).slice(0, 2);
+    for (let turn = 0; turn < 20; turn++) {
+      for (const { sink, oracle } of shards) {
+        for (const each of [sink, oracle]) each.u32(each.open(each.root, `node${turn}`), each.nameId('turn'), turn);
+      }
+    }
+    // Once one is a tree, nobody takes the end of the blocks from the other any more.
+    expect(shards.map(({ sink }) => sink.block === undefined)).toEqual([true, false]);
+    expect(hex(render(blocks, shards))).toBe(hex(renderOracle(shards)));
+  });
+
+  test('needs no tree for what does not break the order', () => {
+    const sink = new StructBlockSink(new StructBlocks(0), 'vm0', 4096);
+    const first = sink.open(sink.root, 'first');
+    const second = sink.open(sink.root, 'second');
+    sink.u32(sink.replace(second, 'below'), sink.nameId('x'), 1);
+    expect([sink.open(sink.root, 'first'), sink.open(sink.root, 'second')]).toEqual([first, second]);
+    expect([sink.has(sink.root, 'first'), sink.has(first, 'below'), sink.has(second, 'below')]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    expect(sink.remove(first, 'below')).toBe(false);
+    expect(sink.block).toBeDefined();
+    expect(sink.remove(second, 'below')).toBe(true);
+    expect(sink.block).toBeUndefined();
+  });
+
+  test('of many nodes and names is found whole, in memory that had to grow', () => {
+    const blocks = new StructBlocks(0);
+    const shards = shardsOf(blocks, 2 ** 20).slice(0, 1);
+    for (let index = 0; index < 3000; index++) {
+      for (const { sink, oracle } of shards) {
+        for (const each of [sink, oracle]) {
+          const node = each.open(each.root, `node${index}`);
+          expect(each.open(each.root, `node${index}`)).toBe(node);
+          each.u64(node, each.nameId(`name-${index % 500}`), index, 1);
+        }
+      }
+    }
+    expect([...blocks.chain(shards[0]?.sink.block?.children ?? 0)]).toHaveLength(3000);
+    const target = new Uint8Array(2 ** 18);
+    const sinks = shards.map(({ sink }) => sink);
+    const rendered = renderStructBlocks(blocks, [{ name: '', compatible: 'x-v1', shards: sinks }], target);
+    expect(rendered).toMatchObject({ nodes: 3002, properties: 3001 });
+    expect(hex(target.subarray(0, rendered.size))).toBe(hex(renderOracle(shards)));
+  });
+});
+
+describe('an FDT of struct blocks', () => {
+  /** One instance of two shards and one of one, which the shards of the first have in common with nobody. */
+  function written() {
+    const blocks = new StructBlocks(0);
+    const shards = shardsOf(blocks, 4096).slice(0, 3);
+    for (const [index, { sink, oracle }] of shards.entries()) {
+      for (const each of [sink, oracle]) {
+        each.bytes(each.root, each.nameId(`of-${index}`), Uint8Array.of(index));
+        each.u32(each.open(each.open(each.root, `child${index}`), 'below'), each.nameId('depth'), 2);
+        each.u32(each.open(each.root, `last${index}`), each.nameId('depth'), 1);
+      }
+    }
+    return { blocks, shards };
+  }
+
+  test('puts what all shards say of their instance before what is below it', () => {
+    const { blocks, shards } = written();
+    expect(shards.every(({ sink }) => sink.block !== undefined)).toBe(true);
+    const blob = render(blocks, shards);
+    expect(hex(blob)).toBe(hex(renderOracle(shards)));
+    const { root } = FdtReader.open(blob as Uint8Array, { strict: true });
+    const instance = root.get('vm1');
+    expect([...instance.properties()].map(({ name }) => name)).toEqual(['of-1', 'of-2']);
+    expect([...instance.children()].map(({ name }) => name)).toEqual(['child1', 'last1', 'child2', 'last2']);
+  });
+
+  test('can hold one instance of a driver alone', () => {
+    const { blocks, shards } = written();
+    for (const part of [shards.slice(0, 1), shards.slice(1)]) {
+      const blob = render(blocks, part);
+      expect(hex(blob)).toBe(hex(renderOracle(part)));
+      const { root } = FdtReader.open(blob as Uint8Array, { strict: true });
+      expect([...root.children()].map(({ name }) => name)).toEqual([part[0]?.sink.instance]);
+    }
+  });
+
+  test('can hold several drivers, and have no driver at its root or several instances', () => {
+    const { blocks, shards } = written();
+    const [first, ...others] = shards as [Shard, Shard, Shard];
+    const sections = [
+      { name: '', compatible: 'kho-v1', of: [] },
+      { name: 'first', compatible: 'first-v1', of: [first] },
+      { name: 'others', compatible: 'others-v2', of: others },
+      { name: 'none', compatible: 'none-v1', of: [] },
+    ];
+    const target = new Uint8Array(2 ** 16).fill(0x77);
+    for (const from of [0, 1]) {
+      const { size, nodes, properties } = renderStructBlocks(
+        blocks,
+        sections.slice(from).map(({ of, ...section }) => ({ ...section, shards: of.map(({ sink }) => sink) })),
+        target,
+      );
+      const plain = renderPlainTrees(
+        sections.slice(from).map(({ of, ...section }) => ({ ...section, trees: of.map(({ oracle }) => oracle.tree) })),
+      );
+      expect(hex(target.subarray(0, size))).toBe(hex(plain));
+      expect({ nodes, properties }).toEqual({ nodes: 1 + 3 + 2 + 9, properties: 4 - from + 3 + 6 });
+    }
+  });
+
+  test('names the driver in the path where two instances of it cannot stand side by side', () => {
+    const blocks = new StructBlocks(0);
+    const shards = ['vm@1', 'vm'].map((instance) => new StructBlockSink(blocks, instance, 64));
+    const target = new Uint8Array(4096);
+    const render = () => renderStructBlocks(blocks, [{ name: 'kvm', compatible: 'kvm-v1', shards }], target);
+    expect(render).toThrow("the node /kvm/vm cannot stand beside 'vm@1'");
+  });
+});
