@@ -12,8 +12,7 @@ export class ChildIndex {
   #slots = new Int32Array(FIRST_SLOTS * SLOT_WORDS);
   #mask = FIRST_SLOTS - 1;
   #used = 0;
-  /** By ref: the parent's ref, and where the packed name stands. */
-  #parents = new Int32Array(64);
+  /** By ref: where the packed name stands. */
   #names = new Int32Array(64);
   /** What the last {@link find} did not find, for the {@link insert} that follows it. */
   #hash = 0;
@@ -38,23 +37,14 @@ export class ChildIndex {
         this.#slot = slot;
         return 0;
       }
-      if (
-        slots[slot * SLOT_WORDS] === hash &&
-        this.#parents[ref] === parent &&
-        sameName(words, this.#names[ref], name)
-      ) {
-        return ref;
-      }
+      // With one name, every parent has another hash, so the parent need not be compared.
+      if (slots[slot * SLOT_WORDS] === hash && sameName(words, this.#names[ref], name)) return ref;
     }
   }
 
   /** Adds the child that {@link find} has just not found. */
-  insert(ref: number, parent: number, name: number): void {
-    if (ref >= this.#parents.length) {
-      this.#parents = enlarged(this.#parents, ref + 1);
-      this.#names = enlarged(this.#names, ref + 1);
-    }
-    this.#parents[ref] = parent;
+  insert(ref: number, name: number): void {
+    if (ref >= this.#names.length) this.#names = enlarged(this.#names, ref + 1);
     this.#names[ref] = name;
     this.#slots[this.#slot * SLOT_WORDS] = this.#hash;
     this.#slots[this.#slot * SLOT_WORDS + 1] = ref;

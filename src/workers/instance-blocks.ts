@@ -70,7 +70,7 @@ function areDisjoint(blocks: StructBlocks, own: InstanceBlocks): boolean {
     for (const child of blocks.chain(block.children)) {
       const name = block.start + child + 1;
       if (children.find(words, 0, name) !== 0) return false;
-      children.insert(++ref, 0, name);
+      children.insert(++ref, name);
       kinds |= kindOfName(words, name);
     }
   }

@@ -30,7 +30,7 @@ export function endsName(word: number): boolean {
   return word >>> 24 === 0;
 }
 
-/** A hash of the packed name at `start`. */
+/** A hash of the packed name at `start` and of `seed`. Each step can be undone, so two seeds never give one name the same hash. */
 export function hashName(words: Int32Array, start: number, seed: number): number {
   let hash = Math.imul(seed + 1, 0x9e3779b1);
   for (let at = start; ; at++) {

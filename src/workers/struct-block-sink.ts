@@ -137,7 +137,7 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
     for (let word = this.#end; word < at; word++) words[word] = FDT_END_NODE_WIRE;
     words[at] = FDT_BEGIN_NODE_WIRE;
     const ref = this.#nodes++;
-    this.#enter(ref, parent, level, at);
+    this.#enter(ref, level, at);
     if (level === 0) this.#addChild(at - this.#start);
     this.#used = used;
     this.#end = at + 1 + packedWords(name.length);
@@ -273,9 +273,8 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
       const tag = words[at];
       if (tag === FDT_PROP_WIRE) at += propertyWords(words, at);
       else if (tag === FDT_BEGIN_NODE_WIRE) {
-        const parent = path[this.#depth];
-        children.find(words, parent, at + 1);
-        this.#enter(++ref, parent, this.#depth, at);
+        children.find(words, path[this.#depth], at + 1); // it is not there, and can be inserted
+        this.#enter(++ref, this.#depth, at);
         at += 1 + wordsOfName(words, at + 1);
         properties = at;
       } else {
@@ -291,9 +290,9 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
   }
 
   /** Makes the new node, whose BEGIN_NODE is at `at`, the open one below the node at `level` of the path. */
-  #enter(ref: number, parent: number, level: number, at: number): void {
+  #enter(ref: number, level: number, at: number): void {
     const { words, children, path, kinds } = this.#blocks;
-    children.insert(ref, parent, at + 1);
+    children.insert(ref, at + 1);
     kinds[level] |= kindOfName(words, at + 1);
     if (kinds[level] === MIXED_KINDS) this.#hasMixedKinds = true;
     path[level + 1] = ref;
