@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Bench } from 'tinybench';
-import { Finalizer } from '../dist/coordinator/finalizer.js';
 import { FdtWriter } from '../dist/fdt/index.js';
+import { Finalizer } from '../dist/hashstage/finalizer.js';
 import { driverRoot, ShardWriter, Stage } from '../dist/hashstage/index.js';
 
 const NODES = 2000;

@@ -7,9 +7,9 @@ export interface PreservedState {
   /** The preserved objects. */
   readonly objects: FolioIndex;
   readonly scratch: readonly ScratchEntry[];
-  /** The tracker's own pages. */
+  /** The pages of what lists preserved memory. */
   readonly trackerPages: readonly PhysicalAddress[];
-  /** The root FDT, and what it points to. */
+  /** What must be preserved: the root FDT, and what it points to. */
   readonly blobs: readonly { readonly name: string; readonly address: PhysicalAddress; readonly size: number }[];
   /** Whether a range is memory, by the firmware's map. */
   readonly isMemory: (address: PhysicalAddress, size: number) => boolean;

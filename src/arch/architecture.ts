@@ -30,8 +30,8 @@ export interface LoadedFile {
 export interface KexecInput {
   readonly firmware: readonly FirmwareRange[];
   readonly commandLine: string;
-  /** Physical address of the root FDT. */
-  readonly root: PhysicalAddress;
+  /** Physical address of the root FDT; or the room that it is to have, in bytes, in a segment of its own. */
+  readonly root: PhysicalAddress | { readonly room: number };
   readonly scratch: readonly ScratchEntry[];
   /** Without it only the boot record is made, which is all that our own successor needs. */
   readonly kernel?: LoadedFile;
@@ -43,8 +43,17 @@ export interface KexecImage {
   readonly segments: readonly KexecSegment[];
   /** The segment of {@link segments} by which a successor finds the handover. */
   readonly record: KexecSegment;
+  /** Absent unless room for an FDT was asked for. */
+  readonly fdt?: KexecFdt;
   /** Absent without a kernel. */
   readonly start?: KexecStart;
+}
+
+/** A segment for an FDT that is made after the load: nothing is loaded there. */
+export interface KexecFdt {
+  readonly segment: KexecSegment;
+  /** Lets the boot record give the FDT's own size. Until then, and in the series v5 for ever, it gives that of the segment. */
+  setSize(size: number): void;
 }
 
 /** How a loaded kernel is started. */

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { PROFILE_NAMES } from '../abi/index.js';
 import { readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { PHYS_ADDR_MAX } from '../memblock/index.js';
@@ -9,7 +10,7 @@ import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
-import { ARCHES, checkedBudget, MODES, OVERRUN_POLICIES, PROFILES, WORKERS_MAX } from './scenario-schema.js';
+import { ARCHES, checkedBudget, checkedFdtMax, MODES, OVERRUN_POLICIES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
 import { verifyOutput } from './verify-command.js';
 
@@ -76,7 +77,8 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .description('run a scenario: prepare, freeze, serialize, finalize, then boot a successor that restores it')
     .addOption(new Option('--mode <mode>', 'how callbacks are spread').choices(MODES))
     .option('--workers <n>', 'threads of the pool; default: one for each CPU', wholeNumber(1, WORKERS_MAX))
-    .addOption(new Option('--profile <profile>', 'the KHO ABI').choices(PROFILES))
+    .addOption(new Option('--profile <profile>', 'the KHO ABI').choices(PROFILE_NAMES))
+    .option('--fdt-max <size>', 'room for the one FDT of series-v4 and series-v5; default: 10M', fdtMax)
     .addOption(new Option('--arch <arch>', 'the architecture').choices(ARCHES))
     .option('--budget <duration>', 'what the blackout may take, such as 50ms', duration)
     .addOption(new Option('--on-overrun <policy>', 'what happens when it takes longer').choices(OVERRUN_POLICIES))
@@ -235,8 +237,17 @@ function address(text: string): number {
 }
 
 function duration(text: string): number {
+  return argument(() => checkedBudget(text));
+}
+
+function fdtMax(text: string): number {
+  return argument(() => checkedFdtMax(text));
+}
+
+/** What a check of a scenario's field says of an option. */
+function argument(check: () => number): number {
   try {
-    return checkedBudget(text);
+    return check();
   } catch (error) {
     throw new InvalidArgumentError(KhoError.from(error).message);
   }

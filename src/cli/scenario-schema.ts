@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { checkOneFdtRoom, PROFILE_NAMES } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { didYouMean } from './suggest.js';
 import { DURATION_FORM, formatSize, parseDuration, parseSize, SIZE_FORM } from './units.js';
@@ -26,7 +27,6 @@ const COUNT_MAX = 65_536;
 export const WORKERS_MAX = 1024;
 
 export const ARCHES = ['x86_64'] as const;
-export const PROFILES = ['kho-v4'] as const;
 export const MODES = ['sequential', 'hash'] as const;
 export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
 
@@ -99,7 +99,8 @@ const DRIVERS_FORM = "a list with at least one entry such as '- { use: netdevsim
 export const scenarioSchema = mapping(
   {
     host,
-    profile: oneOf(PROFILES).default('kho-v4'),
+    profile: oneOf(PROFILE_NAMES).default('kho-v4'),
+    fdtMax: quantity(SIZE_FORM, checkedFdtMax).optional(),
     mode: oneOf(MODES).optional(),
     workers: wholeNumber(1, WORKERS_MAX).optional(),
     seed: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0),
@@ -130,6 +131,13 @@ function checkedKernelSize(size: string | number): number {
   if (bytes < KERNEL_SIZE_STEP || bytes > KERNEL_SIZE_MAX || bytes % KERNEL_SIZE_STEP !== 0) {
     throw new KhoError('KHO_EINVAL', `'${size}' is no kernel's size; expected 4K to 1G, a multiple of 4K`);
   }
+  return bytes;
+}
+
+/** `fdtMax`: KHO_EINVAL unless it is 4K to 256M and a multiple of 4K. Also what `--fdt-max` is parsed with. */
+export function checkedFdtMax(size: string | number): number {
+  const bytes = parseSize(size);
+  checkOneFdtRoom(bytes);
   return bytes;
 }
 

@@ -17,6 +17,7 @@ export interface Scenario {
   readonly file: string;
   readonly host: HostOptions;
   readonly profile: RunPlan['profile'];
+  readonly fdtMax?: number;
   readonly mode?: Mode;
   readonly workers?: number;
   readonly seed: number;
@@ -68,7 +69,7 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
   }
   if (!parsed.success || problems.length > 0) throw scenarioError(file, problems);
 
-  const { host, profile, mode, workers, seed, budget, drivers } = parsed.data;
+  const { host, profile, fdtMax, mode, workers, seed, budget, drivers } = parsed.data;
   const registrations = drivers.flatMap(({ count, options, after, priority }, index): DriverRegistration[] => {
     const module = modules[index];
     const where = `${file}:${document.locate(['drivers', index]).line}`;
@@ -78,6 +79,7 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     file,
     host: { ...host, cpus: host.cpus ?? host.nodes * CPUS_PER_NODE },
     profile,
+    ...(fdtMax !== undefined && { fdtMax }),
     ...(mode !== undefined && { mode }),
     ...(workers !== undefined && { workers }),
     seed,
@@ -104,6 +106,8 @@ export async function loadScenario(
 export interface PlanOverrides {
   readonly arch?: HostOptions['arch'];
   readonly profile?: RunPlan['profile'];
+  /** Bytes. */
+  readonly fdtMax?: number;
   readonly mode?: Mode;
   readonly workers?: number;
   readonly seed?: number;
@@ -124,9 +128,11 @@ export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPl
       `--on-overrun needs a budget: give --budget 50ms, or 'budget:' in ${scenario.file}`,
     );
   }
+  const fdtMax = overrides.fdtMax ?? scenario.fdtMax;
   return {
     host: overrides.arch === undefined ? scenario.host : { ...scenario.host, arch: overrides.arch },
     profile: overrides.profile ?? scenario.profile,
+    ...(fdtMax !== undefined && { fdtMax }),
     mode: overrides.mode ?? scenario.mode ?? 'hash',
     workers: overrides.workers ?? scenario.workers ?? availableParallelism(),
     seed: overrides.seed ?? scenario.seed,

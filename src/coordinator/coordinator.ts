@@ -1,42 +1,32 @@
-import {
-  encodeKexecMetadata,
-  KEXEC_METADATA_NAME,
-  MEMBLOCK_SUBTREE_NAME,
-  profileNamed,
-  ROOT_FDT_SIZE,
-  type Subtree,
-  writeKhoRoot,
-  writeMemblockFdt,
-} from '../abi/index.js';
+import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
-import { PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
 import {
   type DescribedRegistration,
   DriverHost,
-  type RawPrepared,
-  type RenderedBlob,
   type RunDescription,
   type SnapshotDigests,
   type TaskRunner,
   WorkerPool,
 } from '../workers/index.js';
-import { Finalizer } from './finalizer.js';
 import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
+import { checkOneFdt, OneFdt } from './one-fdt.js';
+import type { Finalized, HandoverOutput } from './output.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
 import type { Budget, DriverRegistration, RunPlan } from './plan.js';
-import { buildRegistry, type RegisteredDriver, type Registry } from './registry.js';
+import { buildRegistry, type Registry } from './registry.js';
+import type { Renderer } from './renderer.js';
 import { Reservations } from './reservations.js';
+import { StageRenderer } from './stage-renderer.js';
+import { SubBlobs } from './sub-blobs.js';
 import { KEXEC_LOAD_STEPS, type Phase, TimelineRecorder } from './timeline.js';
+import { WorkerRenderer } from './worker-renderer.js';
 
-/** The kexec that a cold-booted host does is its first. */
-const FIRST_KEXEC = 1;
-
-export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'kexec'> & {
+export type CoordinatorOptions = Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'fdtMax' | 'kexec'> & {
   readonly budget?: Budget;
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
   readonly pool?: WorkerPool;
@@ -70,12 +60,40 @@ export class Coordinator implements AsyncDisposable {
   /** Mode `hash`: the pool. Mode `sequential`: one host for everything. Made on first use. */
   #main: RunnerLane | undefined;
   readonly #hosts = new Map<string, RunnerLane>();
+  readonly #profile: Profile;
   #busy = false;
+  #fdtMax: number;
+  /** The last handover that came about; it holds the host's memory until it is disposed of. */
+  #handedOver: Handover | undefined;
 
+  /**
+   * KHO_EINVAL for a profile that is not known, or a room that no FDT can have; KHO_EOPNOTSUPP for a kernel to load where
+   * none speaks the profile.
+   */
   constructor(host: Host, options: CoordinatorOptions) {
-    profileNamed(options.profile);
+    this.#profile = profileNamed(options.profile);
+    this.#fdtMax = options.fdtMax ?? ONE_FDT_ROOM;
+    if (options.fdtMax !== undefined) this.#checkRoom(options.fdtMax);
+    if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
     this.host = host;
     this.#options = options;
+  }
+
+  /** Bytes of room for the one FDT of the series v4 and v5; 10 MiB unless it was set. */
+  get fdtMax(): number {
+    return this.#fdtMax;
+  }
+
+  /**
+   * KHO_EBUSY while there is an FDT: during a handover, and until what came of it is disposed of. KHO_EINVAL for what is no
+   * room (4 KiB to 256 MiB, a multiple of 4 KiB), and for a profile that has no one FDT.
+   */
+  set fdtMax(bytes: number) {
+    if (this.#busy || this.#handedOver?.released === false) {
+      throw new KhoError('KHO_EBUSY', 'the FDT is made: its room cannot be set any more', { field: 'fdtMax' });
+    }
+    this.#checkRoom(bytes);
+    this.#fdtMax = bytes;
   }
 
   /** Adds instances of a driver. Order matters: it is the order in which state is laid out. */
@@ -96,7 +114,8 @@ export class Coordinator implements AsyncDisposable {
     if (this.#busy) throw new KhoError('KHO_EBUSY', 'a handover of this coordinator is under way');
     this.#busy = true;
     try {
-      return await this.#handover(signal, onProgress ?? (() => {}));
+      this.#handedOver = await this.#handover(signal, onProgress ?? (() => {}));
+      return this.#handedOver;
     } finally {
       this.#busy = false;
     }
@@ -119,10 +138,13 @@ export class Coordinator implements AsyncDisposable {
     try {
       await recorder.phase('prepare', async () => {
         const registry = await this.#describe(interrupt);
-        const reservations = recorder.step('prepare', 'reserve memory', () => new Reservations(this.host, registry));
+        if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
+        const reservations = recorder.step('prepare', 'reserve memory', () => {
+          return new Reservations(this.host, registry, this.#profile);
+        });
         run = new HandoverRun(
           this.host,
-          this.#options,
+          { ...this.#options, fdtMax: this.#fdtMax },
           registry,
           reservations,
           recorder,
@@ -147,15 +169,24 @@ export class Coordinator implements AsyncDisposable {
     }
   }
 
+  #checkRoom(bytes: number): void {
+    if (this.#profile.form !== 'one-fdt') {
+      const text = `the profile ${this.#profile.name} has no one FDT, whose room fdtMax is`;
+      throw new KhoError('KHO_EINVAL', text, { field: 'fdtMax' });
+    }
+    checkOneFdtRoom(bytes);
+  }
+
   /** Asks the drivers what they are and need. */
   async #describe(interrupt: Interrupt): Promise<Registry> {
     const main = this.#mainLane();
     const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
     const answer = await Promise.race([main.runner.run({ kind: 'describe', registrations }), interrupt.promise]);
-    if (answer.failure !== undefined) {
-      const registration = this.#registrations[answer.failure.position];
+    const [failure] = answer.failures;
+    if (failure !== undefined) {
+      const registration = this.#registrations[failure.position];
       const where = registration?.where === undefined ? {} : { file: registration.where };
-      throw KhoError.from(answer.failure.error).with(where);
+      throw KhoError.from(failure.error).with(where);
     }
     return buildRegistry(this.#registrations, answer.values as DescribedRegistration[]);
   }
@@ -202,9 +233,7 @@ class HandoverRun {
   readonly #digests = new Map<number, SnapshotDigests>();
   #begun = false;
   #kexec: KexecImage | undefined;
-  #subtrees: Subtree[] = [];
-  readonly #rendered = new Map<string, RenderedBlob>();
-  #rootSize = 0;
+  #finalized: Finalized | undefined;
 
   constructor(
     host: Host,
@@ -233,7 +262,6 @@ class HandoverRun {
       recorder,
       interrupt,
       laneOf,
-      prepared: this.#prepared,
     });
   }
 
@@ -264,6 +292,22 @@ class HandoverRun {
       onItem: (instance, prepared) => this.#prepared.set(instance, prepared),
       onProgress: this.#reporter('prepare'),
     });
+    await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
+  }
+
+  /** Brings to every thread what `prepare` returned, so that no message of the blackout has to carry it. */
+  async #sharePrepared(): Promise<void> {
+    const byRunner = new Map<TaskRunner, Map<number, unknown>>();
+    for (const { index, instances } of this.#registry.drivers) {
+      const { runner } = this.#laneOf(index);
+      const prepared = byRunner.get(runner) ?? new Map<number, unknown>();
+      byRunner.set(runner, prepared);
+      for (const item of instances) if (this.#prepared.has(item)) prepared.set(item, this.#prepared.get(item));
+    }
+    const told = await Promise.allSettled(
+      [...byRunner].map(([runner, prepared]) => runner.setPrepared(this.#id, prepared)),
+    );
+    for (const outcome of told) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   /** Freeze, serialize, finalize, and put the boot record's first page into place, by which a successor finds it all. */
@@ -287,7 +331,7 @@ class HandoverRun {
         onProgress: this.#reporter('serialize'),
       }),
     );
-    await this.#recorder.phase('finalize', () => this.#finalize());
+    this.#finalized = await this.#recorder.phase('finalize', () => this.#output().finalize(this.#renderer()));
     this.#interrupt.check();
     await this.#recorder.phase('jump', () => {
       const { address, bytes } = this.#loaded().record;
@@ -305,15 +349,15 @@ class HandoverRun {
         onItem: (instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
       }),
     );
+    const finalized = this.#finalized;
+    if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
     return new Handover({
       host: this.#host,
       plan: this.#options,
       registry: this.#registry,
       reservations: this.#reservations,
       kexec: this.#loaded(),
-      subtrees: this.#subtrees,
-      rendered: this.#rendered,
-      rootSize: this.#rootSize,
+      ...finalized,
       digests: this.#digests,
       recorder: this.#recorder,
     });
@@ -321,6 +365,9 @@ class HandoverRun {
 
   /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
   async cancel(): Promise<KhoError[]> {
+    // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
+    // its cancel fails, too, and says so.
+    if (this.#begun) await this.#sharePrepared().catch(() => {});
     const failures = this.#begun
       ? await this.#phases.run(
           this.#instanceWork().map(({ driver, items }) => ({ driver, items: [...items].reverse() })),
@@ -338,110 +385,24 @@ class HandoverRun {
     return failures;
   }
 
-  #finalize(): Promise<void> | void {
-    return this.#options.mode === 'sequential' ? this.#renderOnWorker() : this.#renderStage();
+  #output(): HandoverOutput {
+    const { rooms } = this.#reservations;
+    const { fdt } = this.#loaded();
+    const parts = {
+      host: this.#host,
+      profile: profileNamed(this.#options.profile),
+      registry: this.#registry,
+      reservations: this.#reservations,
+      recorder: this.#recorder,
+    };
+    if (rooms !== undefined) return new SubBlobs({ ...parts, rooms, prepared: this.#prepared });
+    if (fdt !== undefined) return new OneFdt({ ...parts, fdt });
+    throw new KhoError('KHO_EINVAL', 'neither blobs nor one FDT have room');
   }
 
-  /** Mode `hash`: the stage becomes the drivers' FDTs, here. */
-  #renderStage(): void {
-    const finalizer = this.#recorder.step('finalize', 'collect names', () => new Finalizer(this.#stage));
-    for (const driver of this.#registry.drivers) {
-      const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) {
-        this.#addRawBlob(driver);
-        continue;
-      }
-      const shards = driver.instances.flatMap((item) => {
-        const { firstShard = 0, shardCount = 0 } = this.#registry.instances[item] ?? {};
-        return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);
-      });
-      const blob = this.#recorder.step('finalize', `render ${driver.name}`, () => {
-        try {
-          return this.#renderInto(room.address, room.pages * PAGE_SIZE, (target) =>
-            finalizer.render(shards, driver.compatible, target),
-          );
-        } catch (error) {
-          throw KhoError.from(error).with({ driver: driver.name, phase: 'finalize' });
-        }
-      });
-      this.#addBlob(driver.name, room.address, blob);
-    }
-    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
-  }
-
-  /** Mode `sequential`: the thread that serialized writes the FDTs itself, one after another. */
-  async #renderOnWorker(): Promise<void> {
-    for (const driver of this.#registry.drivers) {
-      const room = this.#reservations.blobs[driver.index];
-      if (room === undefined) {
-        this.#addRawBlob(driver);
-        continue;
-      }
-      const lane = this.#laneOf(driver.index);
-      const answer = await lane.runner.run({
-        kind: 'render',
-        runId: this.#id,
-        driver: driver.index,
-        address: room.address,
-        room: room.pages * PAGE_SIZE,
-      });
-      if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
-      const [start = 0, end = 0] = answer.spans;
-      const thread = this.#recorder.thread({ role: lane.role, threadId: answer.threadId });
-      this.#recorder.add({ phase: 'finalize', step: `render ${driver.name}`, thread, queued: start, start, end });
-      this.#addBlob(driver.name, room.address, answer.values[0] as RenderedBlob);
-    }
-    this.#recorder.step('finalize', 'root FDT', () => this.#finishRoot());
-  }
-
-  #addBlob(name: string, address: PhysicalAddress, blob: RenderedBlob): void {
-    this.#rendered.set(name, blob);
-    this.#subtrees.push({ name, address, size: blob.size });
-    this.#reservations.preserveBlob(address, blob.size);
-  }
-
-  /** A raw blob lies where its driver's prepare put it; the driver has preserved it itself. None without an instance. */
-  #addRawBlob({ name, instances }: RegisteredDriver): void {
-    const [instance] = instances;
-    if (instance === undefined) return;
-    const { blob } = this.#prepared.get(instance) as RawPrepared;
-    this.#rendered.set(name, { size: blob.size, nodes: 0, properties: 0 });
-    this.#subtrees.push({ name, address: blob.address, size: blob.size });
-  }
-
-  /** The core's own blobs and the root FDT that points to everything. */
-  #finishRoot(): void {
-    const { memory, reserveMem, options } = this.#host;
-    const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: FIRST_KEXEC });
-    const core: Subtree[] = [];
-    for (const [name, address] of this.#reservations.core) {
-      const page = memory.view(address, PAGE_SIZE);
-      if (name === KEXEC_METADATA_NAME) page.set(metadata);
-      const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
-      core.push({ name, address, size });
-      this.#reservations.preserveBlob(address, size);
-    }
-    for (const { address, size } of reserveMem) {
-      this.#reservations.preservePages(address, Math.floor(size / PAGE_SIZE));
-    }
-    const { root, tracker } = this.#reservations;
-    // The kernel adds its own entries at boot, before any driver.
-    this.#subtrees = [...core, ...this.#subtrees];
-    this.#rootSize = writeKhoRoot(memory.view(root, ROOT_FDT_SIZE), profileNamed(this.#options.profile), {
-      memoryMap: tracker.root,
-      subtrees: this.#subtrees,
-    });
-    tracker.set(root, 0);
-  }
-
-  /** A blob may lie across two segments of memory: then it is made elsewhere and copied. */
-  #renderInto(address: PhysicalAddress, room: number, render: (target: Uint8Array) => RenderedBlob): RenderedBlob {
-    const { memory } = this.#host;
-    if (memory.isContiguous(address, room)) return render(memory.view(address, room));
-    const target = new Uint8Array(room);
-    const blob = render(target);
-    memory.write(address, target.subarray(0, blob.size));
-    return blob;
+  #renderer(): Renderer {
+    if (this.#options.mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
+    return new StageRenderer(this.#stage, this.#host.memory, this.#recorder);
   }
 
   /**
@@ -457,14 +418,17 @@ class HandoverRun {
       const image = arch.loadKexec({
         firmware,
         commandLine: kexec?.commandLine ?? options.cmdline,
-        root: this.#reservations.root,
+        root: this.#reservations.rooms?.root ?? { room: this.#options.fdtMax ?? ONE_FDT_ROOM },
         scratch: scratch.areas,
         ...files,
       });
       for (const segment of image.segments) {
         if (segment !== image.record) memory.write(segment.address, segment.bytes);
       }
-      memory.fill(image.record.address, image.record.memorySize, 0);
+      // Cleared, and by that touched: what is made there is made in the blackout.
+      for (const { address, memorySize } of [image.record, ...(image.fdt ? [image.fdt.segment] : [])]) {
+        memory.fill(address, memorySize, 0);
+      }
       return image;
     });
   }

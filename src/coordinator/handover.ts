@@ -2,9 +2,8 @@ import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import type { Subtree } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
-import { FdtReader } from '../fdt/index.js';
+import { type FdtNode, FdtReader } from '../fdt/index.js';
 import {
   after,
   alignDown,
@@ -16,25 +15,28 @@ import {
   writeImage,
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
-import type { DriverModule, RenderedBlob, SnapshotDigests } from '../workers/index.js';
+import type { DriverModule, SnapshotDigests } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
+import type { Finalized } from './output.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
-import { type KexecRecord, type RangeRecord, RUN_RECORD_VERSION, type RunRecord } from './run-record.js';
+import {
+  type DriverRecord,
+  type KexecRecord,
+  type RangeRecord,
+  RUN_RECORD_VERSION,
+  type RunRecord,
+} from './run-record.js';
 import type { TimelineRecorder } from './timeline.js';
 
-interface HandoverParts {
+interface HandoverParts extends Finalized {
   readonly host: Host;
   readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget' | 'kexec'>;
   readonly registry: Registry;
   readonly reservations: Reservations;
   readonly kexec: KexecImage;
-  readonly subtrees: readonly Subtree[];
-  /** By driver's name. */
-  readonly rendered: ReadonlyMap<string, RenderedBlob>;
-  readonly rootSize: number;
   /** By instance: digests of its frozen state. */
   readonly digests: ReadonlyMap<number, SnapshotDigests>;
   readonly recorder: TimelineRecorder;
@@ -58,10 +60,10 @@ export class Handover implements Disposable {
     return this.#parts.registry.drivers.map(({ module }) => module);
   }
 
-  /** The finished blobs by name, as they lie in memory; the root FDT under `fdt`. */
+  /** The finished blobs by name, as they lie in memory; the root FDT, or the one FDT, under `fdt`. */
   blob(name: string): Uint8Array | undefined {
-    const { host, reservations, rootSize, subtrees } = this.#parts;
-    if (name === 'fdt') return host.memory.read(reservations.root, rootSize);
+    const { host, root, subtrees } = this.#parts;
+    if (name === 'fdt') return host.memory.read(root.address, root.size);
     const subtree = subtrees.find((candidate) => candidate.name === name);
     return subtree === undefined ? undefined : host.memory.read(subtree.address, subtree.size);
   }
@@ -71,14 +73,15 @@ export class Handover implements Disposable {
    * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
    */
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
-    const { host, reservations, kexec } = this.#parts;
+    const { host, root, trackerPages, kexec } = this.#parts;
     const ranges = [
       ...this.ranges().map(({ address, order }) => ({
         base: address as PhysicalAddress,
         size: 2 ** order * PAGE_SIZE,
       })),
-      ...reservations.tracker.pages().map((base) => ({ base, size: PAGE_SIZE })),
+      ...trackerPages.map((base) => ({ base, size: PAGE_SIZE })),
       ...kexec.segments.map(({ address, bytes }) => ({ base: address, size: bytes.length })),
+      ...(kexec.fdt === undefined ? [] : [{ base: root.address, size: root.size }]),
     ];
     await writeImage(host.memory, file, { ranges, ...(signal === undefined ? {} : { signal }) });
   }
@@ -92,7 +95,7 @@ export class Handover implements Disposable {
   async writeDebugfs(directory: string): Promise<void> {
     const { host, subtrees } = this.#parts;
     const out = join(directory, 'kho', 'out');
-    await mkdir(join(out, 'sub_fdts'), { recursive: true });
+    await mkdir(subtrees.length === 0 ? out : join(out, 'sub_fdts'), { recursive: true });
     await writeFile(join(out, 'fdt'), this.blob('fdt') ?? new Uint8Array());
     for (const { name } of subtrees) await writeFile(join(out, 'sub_fdts', name), this.blob(name) ?? new Uint8Array());
     const lines = (values: readonly number[]): string => values.map((value) => `${hex(value)}\n`).join('');
@@ -107,7 +110,7 @@ export class Handover implements Disposable {
     const ranges: RangeRecord[] = [];
     walkRadixTree(host.memory, reservations.tracker.root, (address, order) => {
       const owner = reservations.ownerOf(address) ?? { kind: 'pages', name: '' };
-      ranges.push({ address, order, owner, ...digestsOf(host.memory, address, order) });
+      ranges.push({ address, order, owner, ...digestsOf(host.memory, address, 2 ** order) });
     });
     this.#ranges = ranges;
     return ranges;
@@ -115,8 +118,9 @@ export class Handover implements Disposable {
 
   /** run.json, without a successor's part. */
   record(): RunRecord {
-    const { host, plan, registry, reservations, kexec, subtrees, rendered, digests, recorder, rootSize } = this.#parts;
+    const { host, plan, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
     const ranges = this.ranges();
+    const nodes = this.#driverNodes();
     const pageBytes = new Map<string, number>();
     for (const { owner, order } of ranges) {
       if (owner.kind !== 'pages') continue;
@@ -142,10 +146,10 @@ export class Handover implements Disposable {
       mode: plan.mode,
       workers: plan.workers,
       seed: plan.seed,
+      ...(kexec.fdt === undefined ? {} : { fdtMax: kexec.fdt.segment.memorySize }),
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
       ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {
-        const blob = subtrees.find(({ name }) => name === driver.name);
         const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
         return {
           name: driver.name,
@@ -156,18 +160,25 @@ export class Handover implements Disposable {
           shards,
           nodes: rendered.get(driver.name)?.nodes ?? 0,
           properties: rendered.get(driver.name)?.properties ?? 0,
-          blob: { address: blob?.address ?? 0, size: blob?.size ?? 0 },
+          blob: this.#blobRecord(driver.name, nodes),
           pageBytes: pageBytes.get(driver.name) ?? 0,
         };
       }),
-      instances: this.#instanceRecords(digests),
-      root: { address: reservations.root, size: rootSize },
+      instances: this.#instanceRecords(digests, nodes),
+      root: {
+        ...root,
+        // A root FDT is one of the ranges; the one FDT is preserved by nothing.
+        ...(kexec.fdt && digestsOf(host.memory, root.address, Math.ceil(root.size / PAGE_SIZE))),
+      },
       ranges,
-      tracker: reservations.tracker
-        .pages()
-        .map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
+      tracker: trackerPages.map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
       timeline: recorder.timeline,
     };
+  }
+
+  /** Whether the memory was given back. */
+  get released(): boolean {
+    return this.#released;
   }
 
   /** Gives the memory back: the host is as it was before the handover. */
@@ -177,13 +188,35 @@ export class Handover implements Disposable {
     this.#parts.reservations.release();
   }
 
-  #instanceRecords(digests: ReadonlyMap<number, SnapshotDigests>): RunRecord['instances'] {
+  /** By driver's name: the root of its FDT, or its node of the one FDT; none for a raw blob. */
+  #driverNodes(): Map<string, FdtNode> {
+    const { kexec, registry } = this.#parts;
+    const one = kexec.fdt && FdtReader.open(this.blob('fdt') ?? new Uint8Array()).root;
+    return new Map(
+      registry.drivers.flatMap(({ name, blob }): [string, FdtNode][] => {
+        const bytes = one !== undefined || blob === 'raw' ? undefined : this.blob(name);
+        const node = one?.child(name) ?? (bytes && FdtReader.open(bytes).root);
+        return node === undefined ? [] : [[name, node]];
+      }),
+    );
+  }
+
+  #blobRecord(driver: string, nodes: ReadonlyMap<string, FdtNode>): DriverRecord['blob'] {
+    const { kexec, root, subtrees, rendered } = this.#parts;
+    const node = kexec.fdt && nodes.get(driver);
+    if (node !== undefined) return { address: root.address + node.offset, size: rendered.get(driver)?.size ?? 0 };
+    const { address = 0, size = 0 } = subtrees.find(({ name }) => name === driver) ?? {};
+    return { address, size };
+  }
+
+  #instanceRecords(
+    digests: ReadonlyMap<number, SnapshotDigests>,
+    nodes: ReadonlyMap<string, FdtNode>,
+  ): RunRecord['instances'] {
     const { registry } = this.#parts;
     const offsets = new Map<string, number>();
-    for (const driver of registry.drivers) {
-      const blob = driver.blob === 'raw' ? undefined : this.blob(driver.name);
-      if (blob === undefined) continue;
-      for (const node of FdtReader.open(blob).root.children()) offsets.set(`${driver.name}/${node.name}`, node.offset);
+    for (const [driver, node] of nodes) {
+      for (const { name, offset } of node.children()) offsets.set(`${driver}/${name}`, offset);
     }
     return registry.instances.map((instance, item) => {
       const driver = registry.drivers[instance.driver]?.name ?? '';
@@ -194,15 +227,15 @@ export class Handover implements Disposable {
   }
 }
 
-/** SHA-256 of a preserved object, and the CRC-32 of each of its pages. */
+/** SHA-256 of whole pages, and the CRC-32 of each. */
 export function digestsOf(
   memory: PhysicalMemory,
   address: PhysicalAddress,
-  order: number,
+  pages: number,
 ): Pick<RangeRecord, 'sha256' | 'pageCrcs'> {
   const hash = createHash('sha256');
-  const crcs = Buffer.alloc(2 ** order * 4);
-  for (let page = 0; page < 2 ** order; page++) {
+  const crcs = Buffer.alloc(pages * 4);
+  for (let page = 0; page < pages; page++) {
     const bytes = memory.view(after(address, page * PAGE_SIZE), PAGE_SIZE);
     hash.update(bytes);
     crcs.writeUInt32LE(crc32(bytes), page * 4);

@@ -1,3 +1,4 @@
+import type { ProfileName } from '../abi/index.js';
 import type { DriverModule, Mode } from '../workers/index.js';
 import type { KexecPlan } from './kexec-files.js';
 
@@ -46,8 +47,10 @@ export interface DriverRegistration {
 /** A run, fully spelled out: what a scenario file and the command line's options come to. */
 export interface RunPlan {
   readonly host: HostOptions;
-  readonly profile: 'kho-v4';
+  readonly profile: ProfileName;
   readonly mode: Mode;
+  /** Profiles `series-v4` and `series-v5` alone: bytes of room for the one FDT; 10 MiB if absent. */
+  readonly fdtMax?: number;
   /** Threads of the pool. */
   readonly workers: number;
   /** What is handed over depends on the scenario and this number alone. */

@@ -1,4 +1,11 @@
-import { KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME, ROOT_FDT_SIZE } from '../abi/index.js';
+import {
+  KEXEC_METADATA_NAME,
+  KhoserBound,
+  MEMBLOCK_SUBTREE_NAME,
+  type Profile,
+  ROOT_FDT_SIZE,
+  SERIES_V5_BITMAP_BITS,
+} from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { align4, FDT_HEADER_SIZE, FDT_RESERVATION_SIZE, nodeSize, propertySize } from '../fdt/index.js';
 import {
@@ -28,38 +35,41 @@ export interface BlobRoom {
   readonly pages: number;
 }
 
+/** Room for everything that a handover in sub-blobs has beside the pages of its drivers. */
+export interface BlobRooms {
+  /** By driver; undefined for one with a raw blob, which lies in its own pages. */
+  readonly drivers: readonly (BlobRoom | undefined)[];
+  readonly root: PhysicalAddress;
+  /** Pages of the core's blobs by name. */
+  readonly core: ReadonlyMap<string, PhysicalAddress>;
+}
+
 /**
- * Everything that a run takes from the host before the blackout, in the order of registration: the extents of shards,
- * room for the drivers' FDTs, pages for the core's blobs and the root FDT, and the tracker with every table that any of
- * these could need. So nothing is allocated in the blackout, and every address depends on the scenario alone.
+ * Everything that a run takes from the host before the blackout, in the order of registration: the extents of shards;
+ * room for the drivers' FDTs, pages for the core's blobs and the root FDT, or where all is in one FDT pages for the list
+ * of preserved memory; and the tracker with every table that any of these could need. So nothing is allocated in the blackout, and every address depends on the scenario alone.
  *
  * All pages are cleared when they are taken: the bytes that are handed over must not depend on what was there before,
  * nor give it away; and the system commits them now, not in the blackout.
  */
 export class Reservations {
   readonly extents: ExtentTable;
-  /** By driver; undefined for one with a raw blob, which lies in its own pages. */
-  readonly blobs: readonly (BlobRoom | undefined)[];
-  readonly root: PhysicalAddress;
-  /** Pages of the core's blobs by name. */
-  readonly core: ReadonlyMap<string, PhysicalAddress>;
+  /** Undefined where all is in one FDT, which lies in a kexec segment. */
+  readonly rooms: BlobRooms | undefined;
+  /** Series v5: pages for the list of preserved memory, as many as it can need. */
+  readonly listPages: readonly PhysicalAddress[];
   readonly tracker: RadixTree;
   readonly #host: Host;
   readonly #taken: PageRange[] = [];
   readonly #owners: { readonly start: number; readonly end: number; readonly owner: RangeOwner }[] = [];
 
   /** KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken. */
-  constructor(host: Host, registry: Registry) {
+  constructor(host: Host, registry: Registry, { form, preservedMemory }: Profile) {
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
-      this.blobs = registry.drivers.map((driver) =>
-        driver.blob === 'raw' ? undefined : this.#reserveBlob(driver, registry),
-      );
-      this.root = this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' });
-      this.core = new Map(
-        CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const),
-      );
+      this.listPages = preservedMemory === 'chunk-list' ? this.#reserveList() : [];
+      this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry) : undefined;
       for (const { name, address, size } of host.reserveMem) {
         this.#owners.push({ start: address, end: address + size, owner: { kind: 'reserve_mem', name } });
       }
@@ -130,6 +140,30 @@ export class Reservations {
     return ExtentTable.create(grants);
   }
 
+  #reserveBlobs(registry: Registry): BlobRooms {
+    return {
+      drivers: registry.drivers.map((driver) =>
+        driver.blob === 'raw' ? undefined : this.#reserveBlob(driver, registry),
+      ),
+      root: this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' }),
+      core: new Map(CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const)),
+    };
+  }
+
+  /** Whatever of the extents and of `reserve_mem` areas is preserved in the end, these pages can list it. */
+  #reserveList(): PhysicalAddress[] {
+    const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
+    for (const { address, pages } of this.#taken) bound.addRange(address, pages, maxOrderIn(pages));
+    for (const { address, size } of this.#host.reserveMem) {
+      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) bound.addFolio(folio);
+    }
+    return Array.from({ length: bound.pages }, () => {
+      const address = this.#takeUnowned();
+      this.#host.memory.fill(address, PAGE_SIZE, 0);
+      return address;
+    });
+  }
+
   #reserveBlob(driver: RegisteredDriver, registry: Registry): BlobRoom {
     const bytes = blobBound(driver, registry);
     const owner: RangeOwner = { kind: 'blob', name: driver.name };
@@ -149,20 +183,23 @@ export class Reservations {
   }
 
   #buildTracker(): RadixTree {
-    const { memory, pages, reserveMem } = this.#host;
-    const tracker = RadixTree.create(memory, () => {
-      const address = pages.allocPages(0, CORE_NODE);
-      this.#taken.push({ address, pages: 1 });
-      return address;
-    });
+    const { memory, reserveMem } = this.#host;
+    const tracker = RadixTree.create(memory, () => this.#takeUnowned());
     for (const { address, pages: count } of [...this.#taken]) {
-      tracker.ensureRange(address, count, Math.max(MAX_PAGE_ORDER, Math.floor(Math.log2(count))));
+      tracker.ensureRange(address, count, maxOrderIn(count));
     }
     for (const { address, size } of reserveMem) {
       for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE)))
         tracker.ensure(folio.address, folio.order);
     }
     return tracker;
+  }
+
+  /** A page of the core's that is never preserved. */
+  #takeUnowned(): PhysicalAddress {
+    const address = this.#host.pages.allocPages(0, CORE_NODE);
+    this.#taken.push({ address, pages: 1 });
+    return address;
   }
 
   #takePages(pages: number, node: number, owner: RangeOwner): PhysicalAddress {
@@ -174,6 +211,11 @@ export class Reservations {
     this.#owners.push({ start: address, end: address + pages * PAGE_SIZE, owner });
     return address;
   }
+}
+
+/** The largest order that a folio in so many pages may have, or the range that they are in. */
+function maxOrderIn(pages: number): number {
+  return Math.max(MAX_PAGE_ORDER, Math.floor(Math.log2(pages)));
 }
 
 /** The largest FDT that the shards of a driver may make. */

@@ -23,7 +23,7 @@ export interface RangeRecord {
   readonly pageCrcs: string;
 }
 
-/** A page of the tracker; not preserved itself, but needed to find what is. */
+/** A page of what lists preserved memory; not preserved itself, but needed to find what is. */
 export interface TrackerPageRecord {
   readonly address: number;
   readonly sha256: string;
@@ -39,7 +39,7 @@ export interface DriverRecord {
   readonly shards: number;
   readonly nodes: number;
   readonly properties: number;
-  /** The driver's FDT in the modelled memory. */
+  /** The driver's FDT in the modelled memory; where all is in one FDT, the driver's node of it. */
   readonly blob: { readonly address: number; readonly size: number };
   /** Bytes of preserved pages that the driver's instances own, without the FDT. */
   readonly pageBytes: number;
@@ -52,7 +52,7 @@ export interface InstanceRecord {
   readonly digest: string;
   /** SHA-256 of contents that user space of the next kernel can name, by that name. */
   readonly digests?: Readonly<Record<string, string>>;
-  /** Byte offset of its node in the driver's FDT: tells whose bytes a damaged page of it holds. */
+  /** Byte offset of its node in the driver's FDT, or in the one FDT: tells whose bytes a damaged page of it holds. */
   readonly blobOffset: number;
 }
 
@@ -80,6 +80,8 @@ export interface FailureRecord {
 
 /** What the successor found and did: the answer of its process. */
 export interface SuccessorReport {
+  /** The profile that it found the handover to be of. */
+  readonly profile: string;
   readonly bootRecord: { readonly kind: string; readonly address: number; readonly root: number };
   readonly previousRelease: string;
   readonly kexecCount: number;
@@ -133,12 +135,17 @@ export interface RunRecord {
   readonly mode: string;
   readonly workers: number;
   readonly seed: number;
+  /** Bytes of room for the one FDT; absent where each driver has a blob. */
+  readonly fdtMax?: number;
   readonly budget?: Budget;
   /** Absent unless a kernel was loaded. */
   readonly kexec?: KexecRecord;
   readonly drivers: readonly DriverRecord[];
   readonly instances: readonly InstanceRecord[];
-  readonly root: { readonly address: number; readonly size: number };
+  /** The root FDT; or the one FDT, with its digests, since it is none of the ranges. */
+  readonly root: { readonly address: number; readonly size: number } & Partial<
+    Pick<RangeRecord, 'sha256' | 'pageCrcs'>
+  >;
   readonly ranges: readonly RangeRecord[];
   readonly tracker: readonly TrackerPageRecord[];
   readonly timeline: Timeline;

@@ -65,6 +65,7 @@ export class TimelineRecorder {
   readonly #threadIndex = new Map<string, number>();
   readonly #phases: PhaseSpan[] = [];
   readonly #spans: TimelineSpan[] = [];
+  #later: (() => Iterable<TimelineSpan>)[] = [];
 
   /** `epoch` is process.hrtime.bigint() at the start of the run: one clock for all threads of the machine. */
   constructor(epoch: bigint) {
@@ -89,6 +90,11 @@ export class TimelineRecorder {
 
   add(span: TimelineSpan): void {
     this.#spans.push(span);
+  }
+
+  /** Spans that are made when somebody looks at the timeline: the blackout has no time for an object per callback. */
+  addLater(make: () => Iterable<TimelineSpan>): void {
+    this.#later.push(make);
   }
 
   /** Runs `work` as a phase; the phase is recorded even if it fails. */
@@ -141,6 +147,8 @@ export class TimelineRecorder {
   }
 
   get timeline(): Timeline {
+    for (const make of this.#later) for (const span of make()) this.#spans.push(span);
+    this.#later = [];
     return { threads: [...this.#threads], phases: [...this.#phases], spans: [...this.#spans] };
   }
 }

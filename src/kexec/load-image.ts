@@ -1,4 +1,4 @@
-import { decodeScratchArray, KHO_V4, ROOT_FDT_SIZE, readKhoRoot } from '../abi/index.js';
+import { decodeScratchArray, neverReleased, readHandoverRoot } from '../abi/index.js';
 import type { Architecture, BootRecord, KexecImage } from '../arch/index.js';
 import {
   KEXEC_LOAD_STEPS,
@@ -27,7 +27,8 @@ export interface LoadedImage {
  * into the overlay of `memory`; the file is not touched. A plan without a command line gets the
  * image's own, with what the machine needs.
  *
- * KHO_EIMAGE, KHO_ETRACKER or an FDT error for an image without a usable handover; the errors of reading files and of
+ * KHO_EIMAGE, KHO_ETRACKER or an FDT error for an image without a usable handover; KHO_EOPNOTSUPP for a handover that no
+ * released kernel speaks; the errors of reading files and of
  * {@link Architecture.loadKexec}.
  */
 export async function loadIntoImage(memory: ImageMemory, arch: Architecture, plan: KexecPlan): Promise<LoadedImage> {
@@ -52,7 +53,9 @@ export async function loadIntoImage(memory: ImageMemory, arch: Architecture, pla
 /** The boot record, and everything that a next kernel must find untouched. */
 function findHandover(memory: ImageMemory, arch: Architecture) {
   const record = arch.findBootRecord(memory);
-  const root = readKhoRoot(memory.read(record.root, ROOT_FDT_SIZE), [KHO_V4]);
+  const handover = readHandoverRoot(memory, record.root, record.rootSize);
+  if (handover.form === 'one-fdt') throw neverReleased(handover.profile);
+  const { root } = handover;
   const ranges: { base: PhysicalAddress; size: number }[] = [];
   try {
     const tables = walkRadixTree(memory, root.memoryMap, (address, order) => {

@@ -1,4 +1,5 @@
 export * from './address.js';
+export { lowestBit, setBit } from './bits.js';
 export * from './boot-allocations.js';
 export * from './command-line.js';
 export { isElf } from './elf-core.js';
@@ -13,6 +14,7 @@ export * from './kstrtox.js';
 export * from './memblock.js';
 export * from './memory-chunks.js';
 export type { MemoryRange } from './memory-map.js';
+export { MemoryStretch } from './memory-stretch.js';
 export * from './out-of-memory.js';
 export * from './page-allocator.js';
 export * from './page-range.js';

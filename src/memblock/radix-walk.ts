@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
 import { lowestBit } from './bits.js';
+import { MemoryStretch } from './memory-stretch.js';
 import type { Folio } from './page-range.js';
 import type { PhysicalMemory } from './physical-memory.js';
 import { FOLIO_SIZE, KEY_LIMIT, keyOrder, LEAF_BITS, ORDER_BIT, ROOT_LEVEL, TABLE_SIZE } from './radix-key.js';
@@ -83,14 +84,12 @@ class RadixWalk {
   readonly #memory: PhysicalMemory;
   /** One page of words per level: the walk is depth first. */
   readonly #levels = Array.from({ length: ROOT_LEVEL + 1 }, () => new Uint8Array(PAGE_SIZE));
-  /** The stretch of memory without holes that held the last folio. */
-  #start = 0;
-  #end = 0;
-
+  readonly #stretch: MemoryStretch;
   readonly #onDamage: (error: KhoError) => void;
 
   constructor(memory: PhysicalMemory, { onDamage = raise }: RadixWalkOptions = {}) {
     this.#memory = memory;
+    this.#stretch = new MemoryStretch(memory.ranges);
     this.#onDamage = onDamage;
   }
 
@@ -160,7 +159,7 @@ class RadixWalk {
       const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
       const size = FOLIO_SIZE[order];
       const address = (key - ORDER_BIT[order]) * size;
-      if ((address < this.#start || address + size > this.#end) && !this.#inMemory(address, size)) {
+      if (!this.#stretch.holds(address, size)) {
         const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
         this.#onDamage(
           damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at),
@@ -169,23 +168,6 @@ class RadixWalk {
       }
       visit(address as PhysicalAddress, order);
     }
-  }
-
-  /** Whether [address, address + size) lies in memory without a hole, over any borders of ranges. */
-  #inMemory(address: number, size: number): boolean {
-    let start = 0;
-    let end = 0;
-    for (const range of this.#memory.ranges) {
-      if (range.base !== end) start = range.base;
-      end = range.base + range.size;
-      if (address < start) return false;
-      if (address + size <= end) {
-        this.#start = start;
-        this.#end = end;
-        return true;
-      }
-    }
-    return false;
   }
 }
 

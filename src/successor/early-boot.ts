@@ -1,21 +1,28 @@
 import {
   decodeScratchArray,
-  KHO_V4,
-  type KhoRoot,
+  type HandoverRoot,
+  type KhoMem,
+  type OneFdt,
+  type PreservedState,
   preservedProblems,
   ROOT_FDT_SIZE,
-  readKhoRoot,
+  readHandoverRoot,
   type ScratchEntry,
+  SERIES_V5_BITMAP_BITS,
+  walkKhoserMem,
 } from '../abi/index.js';
 import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
+  alignDown,
   alignUp,
   type Folio,
   FolioIndex,
+  type FolioVisitor,
   hex,
   type ImageMemory,
   type Memblock,
+  naturalOrders,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
@@ -29,16 +36,16 @@ const MIB = 2 ** 20;
 /** What the next kernel knows once its early boot is over. */
 export interface EarlyBoot {
   readonly record: BootRecord;
-  readonly root: KhoRoot;
+  readonly handover: HandoverRoot;
   readonly scratch: readonly ScratchEntry[];
   readonly memblock: Memblock;
   readonly preserved: PreservedMemory;
 }
 
 /**
- * The next kernel's early boot, in the order of Linux 7.2: find the boot record, check the root FDT and the scratch
- * array (kho_populate), take memory from the firmware's map, allocate from scratch alone while nothing else is known,
- * walk the tracker and reserve every preserved object (kho_memory_init), then let scratch go.
+ * The next kernel's early boot, in the order of Linux 7.2: find the boot record, check the FDT and the scratch array
+ * (kho_populate), take memory from the firmware's map, allocate from scratch alone while nothing else is known, read what
+ * is preserved and reserve it (kho_memory_init), then let scratch go. The patch series v4 and v5 have the same order.
  *
  * Anything that is not as it must be ends it, before a single driver has been asked: KHO_EIMAGE, KHO_ETRACKER or an FDT
  * error that says what and where. KHO_ENOMEM if scratch is too small to boot in.
@@ -46,7 +53,7 @@ export interface EarlyBoot {
 export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
   const record = arch.findBootRecord(memory);
   if (record.damage !== undefined) throw record.damage;
-  const root = readRoot(memory, record);
+  const handover = readHandoverRoot(memory, record.root, record.rootSize);
   const scratch = readScratch(memory, record);
   const memblock = usableMemory(record.firmware);
   for (const { address, size } of scratch) {
@@ -59,30 +66,15 @@ export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number)
     }
     memblock.markKhoScratch(address, size);
   }
-  memblock.reserve(record.root, ROOT_FDT_SIZE);
+  memblock.reserve(record.root, handover.form === 'one-fdt' ? handover.fdt.reader.totalSize : ROOT_FDT_SIZE);
   memblock.reserve(record.scratchArray, alignUp(record.scratchArraySize, PAGE_SIZE));
   memblock.setKhoScratchOnly();
   const boot = memblock.clone();
-  const preserved = reservePreserved(memory, memblock, root, scratch, record);
+  const preserved = reservePreserved(memory, memblock, handover, scratch, record);
   // What the kernel allocates before it knows the rest must fit into scratch: tried on a copy that knows only that.
   reserveBootAllocations(boot, { cpus, reserved: [{ address: physicalAddress(0), size: MIB }] });
   memblock.clearKhoScratchOnly();
-  return { record, root, scratch, memblock, preserved };
-}
-
-function readRoot(memory: ImageMemory, record: BootRecord): KhoRoot {
-  if (record.rootSize !== ROOT_FDT_SIZE) {
-    throw new KhoError('KHO_EIMAGE', `the boot record gives the root FDT ${record.rootSize} bytes, expected one page`);
-  }
-  try {
-    return readKhoRoot(memory.read(record.root, ROOT_FDT_SIZE), [KHO_V4]);
-  } catch (error) {
-    const known = KhoError.from(error, 'KHO_EIMAGE');
-    throw new KhoError(known.code, `root FDT at ${hex(record.root)}: ${known.message}`, {
-      ...known.details,
-      address: record.root,
-    });
-  }
+  return { record, handover, scratch, memblock, preserved };
 }
 
 function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
@@ -92,34 +84,57 @@ function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
   return decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
 }
 
-/** Walks the tracker, checks everything it says, and only then reserves. */
+/** Reads what lists preserved memory, checks everything it says, and only then reserves. */
 function reservePreserved(
   memory: ImageMemory,
   memblock: Memblock,
-  root: KhoRoot,
+  handover: HandoverRoot,
   scratch: readonly ScratchEntry[],
   record: BootRecord,
 ): PreservedMemory {
   const folios: Folio[] = [];
-  const tables = walkTracker(memory, root.memoryMap, folios);
+  const visit: FolioVisitor = (address, order) => void folios.push({ address, order });
+  const isMemory = (address: PhysicalAddress, size: number): boolean => memblock.isRegionMemory(address, size);
+  let found: Pick<PreservedState, 'trackerPages' | 'blobs'>;
+  if (handover.form === 'sub-blobs') {
+    const { memoryMap, subtrees } = handover.root;
+    const trackerPages = walked(memoryMap, () => walkRadixTree(memory, memoryMap, visit));
+    found = { trackerPages, blobs: [{ name: 'root FDT', address: record.root, size: ROOT_FDT_SIZE }, ...subtrees] };
+  } else {
+    // The FDT lies in scratch, or anywhere else where nothing is preserved.
+    const fdt = pagesOf({ address: record.root, size: handover.fdt.reader.totalSize });
+    found = { trackerPages: [...fdt, ...listedInOneFdt(memory, handover.fdt, visit)], blobs: [] };
+  }
   const objects = new FolioIndex(folios);
-  const problems = preservedProblems({
-    objects,
-    scratch,
-    trackerPages: tables,
-    blobs: [{ name: 'root FDT', address: record.root, size: ROOT_FDT_SIZE }, ...root.subtrees],
-    isMemory: (address, size) => memblock.isRegionMemory(address, size),
-  });
-  for (const problem of problems) throw problem;
+  for (const problem of preservedProblems({ objects, scratch, ...found, isMemory })) throw problem;
   for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
+  if (handover.form === 'one-fdt') {
+    // Exactly what the FDT says: an area of reserve_mem need not end with a page.
+    for (const { address, size } of handover.fdt.mem.flatMap(({ ranges }) => ranges)) memblock.reserve(address, size);
+  }
   return new PreservedMemory(objects);
 }
 
-function walkTracker(memory: ImageMemory, map: PhysicalAddress, folios: Folio[]): readonly PhysicalAddress[] {
+/** Visits what the one FDT says is preserved; returns the pages that list it beside the FDT itself. */
+function listedInOneFdt(memory: ImageMemory, { firstChunk, mem }: OneFdt, visit: FolioVisitor): PhysicalAddress[] {
+  for (const { address, size } of mem.flatMap(({ ranges }) => ranges)) {
+    const first = physicalAddress(alignDown(address, PAGE_SIZE));
+    for (const folio of naturalOrders(first, Math.floor(size / PAGE_SIZE))) visit(folio.address, folio.order);
+  }
+  if (firstChunk === undefined) return [];
+  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, SERIES_V5_BITMAP_BITS, visit));
+}
+
+function pagesOf({ address, size }: KhoMem): PhysicalAddress[] {
+  return Array.from({ length: Math.ceil(size / PAGE_SIZE) }, (_, page) => physicalAddress(address + page * PAGE_SIZE));
+}
+
+/** What a walk of the tracker returns; its errors say where the tracker is. */
+function walked(tracker: PhysicalAddress, walk: () => PhysicalAddress[]): PhysicalAddress[] {
   try {
-    return walkRadixTree(memory, map, (address, order) => folios.push({ address, order }));
+    return walk();
   } catch (error) {
     const { code, message, details } = KhoError.from(error, 'KHO_ETRACKER');
-    throw new KhoError(code, `the tracker at ${hex(map)} is damaged: ${message}`, details, { cause: error });
+    throw new KhoError(code, `the tracker at ${hex(tracker)} is damaged: ${message}`, details, { cause: error });
   }
 }

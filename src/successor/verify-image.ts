@@ -1,10 +1,16 @@
 import { createHash } from 'node:crypto';
-import { digestsOf, type FailureRecord, type RangeRecord, type RunRecord } from '../coordinator/index.js';
+import {
+  digestsOf,
+  type FailureRecord,
+  type InstanceRecord,
+  type RangeRecord,
+  type RunRecord,
+} from '../coordinator/index.js';
 import { hex, type ImageMemory, PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
 
 /**
- * Compares an image with what run.json recorded at the jump: root FDT, tracker, every preserved object. Each difference
- * names the page, its owner and, where it is known, the instance.
+ * Compares an image with what run.json recorded at the jump: the FDT, what lists preserved memory, every preserved object.
+ * Each difference names the page, its owner and, where it is known, the instance.
  */
 export function verifyImage(memory: ImageMemory, record: RunRecord): FailureRecord[] {
   const failures: FailureRecord[] = [];
@@ -19,11 +25,26 @@ export function verifyImage(memory: ImageMemory, record: RunRecord): FailureReco
     }
   }
   for (const range of record.ranges) {
-    const found = digestsOf(memory, range.address as PhysicalAddress, range.order);
+    const found = digestsOf(memory, range.address as PhysicalAddress, 2 ** range.order);
     if (found.sha256 === range.sha256) continue;
     for (const page of differingPages(range.pageCrcs, found.pageCrcs)) failures.push(difference(range, page, record));
   }
-  return failures;
+  return [...failures, ...verifyOneFdt(memory, record)];
+}
+
+/** The one FDT, which is in no range. */
+function verifyOneFdt(memory: ImageMemory, { root, instances }: RunRecord): FailureRecord[] {
+  const { address: start, size, sha256, pageCrcs } = root;
+  if (sha256 === undefined || pageCrcs === undefined) return [];
+  const found = digestsOf(memory, start as PhysicalAddress, Math.ceil(size / PAGE_SIZE));
+  if (found.sha256 === sha256) return [];
+  const inOrder = [...instances].sort((a, b) => a.blobOffset - b.blobOffset);
+  return differingPages(pageCrcs, found.pageCrcs).map((page) => {
+    const address = start + page * PAGE_SIZE;
+    const whose = instancesAt(inOrder, page, ({ driver, name }) => `${driver} ${name}`);
+    const message = `the page at ${hex(address)} of the FDT is not what it was at the jump${whose ? `: ${whose}` : ''}`;
+    return { code: 'KHO_EDIGEST', message, address };
+  });
 }
 
 /** Numbers of the pages whose CRC differs; the first one if the CRCs agree although the digests do not. */
@@ -45,7 +66,13 @@ function difference(range: RangeRecord, page: number, record: RunRecord): Failur
   const driver = record.drivers.find(({ name }) => name === owner.name);
   const instance =
     owner.instance ??
-    (owner.kind === 'blob' && driver !== undefined ? instancesAt(record, driver.name, page) : undefined);
+    (owner.kind === 'blob' && driver !== undefined
+      ? instancesAt(
+          record.instances.filter((instance) => instance.driver === driver.name),
+          page,
+          ({ name }) => name,
+        )
+      : undefined);
   const whose = {
     pages: `driver ${owner.name}, instance ${instance}, shard ${owner.shard}`,
     blob: `the FDT of driver ${owner.name}${instance === undefined ? '' : `, instance ${instance}`}`,
@@ -61,15 +88,18 @@ function difference(range: RangeRecord, page: number, record: RunRecord): Failur
   };
 }
 
-/** The instances whose nodes have bytes in a page of their driver's FDT, first to last. */
-function instancesAt(record: RunRecord, driver: string, page: number): string | undefined {
-  const members = record.instances.filter((instance) => instance.driver === driver);
+/** The instances whose nodes have bytes in a page of their FDT, first to last; `members` are all of that FDT's. */
+function instancesAt(
+  members: readonly InstanceRecord[],
+  page: number,
+  nameOf: (instance: InstanceRecord) => string,
+): string | undefined {
   const start = page * PAGE_SIZE;
   const inside = members.filter(({ blobOffset }, index) => {
     const next = members[index + 1]?.blobOffset ?? Number.POSITIVE_INFINITY;
     return blobOffset < start + PAGE_SIZE && next > start;
   });
-  const first = inside[0]?.name;
-  const last = inside.at(-1)?.name;
-  return first === last ? first : `${first} to ${last}`;
+  const [first, last] = [inside[0], inside.at(-1)];
+  if (first === undefined || last === undefined) return undefined;
+  return first === last ? nameOf(first) : `${nameOf(first)} to ${nameOf(last)}`;
 }

@@ -9,7 +9,7 @@ export async function describeRegistrations({ registrations }: DescribeTask): Pr
   const values: DescribedRegistration[] = [];
   /** Instances so far, by driver: registrations of one driver add up. */
   const counts = new Map<string, number>();
-  const answer = { threadId, attached: true, spans: new Float64Array(0), values };
+  const answer = { threadId, attached: true, spans: new Float64Array(0), values, failures: [] };
   for (const [position, { module, count, options }] of registrations.entries()) {
     try {
       const driver = await loadDriver(module);
@@ -17,7 +17,7 @@ export async function describeRegistrations({ registrations }: DescribeTask): Pr
       counts.set(driver.name, first + count);
       values.push(describeRegistration(driver, options, first, count));
     } catch (thrown) {
-      return { ...answer, failure: { position, error: KhoError.from(thrown, 'KHO_EINVAL').toJSON() } };
+      return { ...answer, failures: [{ position, error: KhoError.from(thrown, 'KHO_EINVAL').toJSON() }] };
     }
   }
   return answer;

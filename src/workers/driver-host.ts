@@ -12,6 +12,11 @@ interface HostApi {
 export interface TaskRunner extends AsyncDisposable {
   /** Makes its threads take part in a run. Rejects with the error of a module that cannot be loaded. */
   attach(description: RunDescription): Promise<void>;
+  /**
+   * Tells every thread, and each that will replace one, what the instances' `prepare` returned. It must be
+   * structured-cloneable: KHO_EINVAL.
+   */
+  setPrepared(runId: string, prepared: ReadonlyMap<number, unknown>): Promise<void>;
   /** Rejects with KHO_EWORKER if the thread dies; a driver's error is in the answer. */
   run(task: Task): Promise<TaskAnswer>;
   /** Ends the threads at once, whatever they are doing, and starts new ones; running tasks reject with KHO_EWORKER. */
@@ -29,6 +34,7 @@ export class DriverHost implements TaskRunner {
   readonly #name: string;
   #thread: HostThread;
   #description: RunDescription | undefined;
+  #prepared: ReadonlyMap<number, unknown> = new Map();
 
   /** `name` is that of the driver, for messages and debuggers. */
   constructor(name: string) {
@@ -38,8 +44,14 @@ export class DriverHost implements TaskRunner {
 
   async attach(description: RunDescription): Promise<void> {
     this.#description = description;
-    const answer = await this.#call({ kind: 'attach', description });
-    if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
+    this.#prepared = new Map();
+    const { failures } = await this.#call({ kind: 'attach', description });
+    if (failures[0] !== undefined) throw KhoError.from(failures[0].error);
+  }
+
+  async setPrepared(runId: string, prepared: ReadonlyMap<number, unknown>): Promise<void> {
+    this.#prepared = prepared;
+    await this.run({ kind: 'prepared', runId, prepared });
   }
 
   async run(task: Task): Promise<TaskAnswer> {
@@ -54,7 +66,9 @@ export class DriverHost implements TaskRunner {
   async restart(): Promise<void> {
     await endThread(this.#thread);
     this.#thread = startThread(this.#name);
-    if (this.#description !== undefined) await this.attach(this.#description);
+    if (this.#description === undefined) return;
+    await this.attach(this.#description);
+    await this.setPrepared(this.#description.id, this.#prepared);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

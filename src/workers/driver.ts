@@ -111,6 +111,7 @@ export interface PrepareContext<Options, State> extends InstanceContext<Options>
 
 export interface FreezeContext<Options, State, Prepared> extends InstanceContext<Options> {
   readonly state: State;
+  /** What `prepare` returned, frozen: it is the same on every thread. */
   readonly prepared: Prepared;
   readonly memory: MemoryWriter;
 }

@@ -6,4 +6,5 @@ export { Random } from './random.js';
 export * from './run-description.js';
 export { stateDigest } from './state-digest.js';
 export * from './task.js';
+export { WorkList } from './work-list.js';
 export { WorkerPool, type WorkerPoolOptions } from './worker-pool.js';

@@ -12,17 +12,12 @@ import type { StructBlocks } from './struct-blocks.js';
 export type InstanceBlocks = readonly StructBlock[];
 
 /**
- * The instances of `shards`, of which those of one instance stand together. `path` is the parent's, for messages. Shards
- * that have become trees, or have nodes in common, are merged as trees and written to `blocks` anew; the caller must be the
- * one who appends there.
+ * The instances of `shards`, of which those of one instance stand together. Shards that have become trees, or have nodes in
+ * common, are merged as trees and written to `blocks` anew; the caller must be the one who appends there.
  *
  * KHO_EEXIST for a property that two shards gave one node; KHO_EINVAL for siblings that libfdt could not tell apart.
  */
-export function collectInstances(
-  blocks: StructBlocks,
-  shards: readonly StructBlockSink[],
-  path: string,
-): InstanceBlocks[] {
+export function collectInstances(blocks: StructBlocks, shards: readonly StructBlockSink[]): InstanceBlocks[] {
   const names: string[] = [];
   const instances: InstanceBlocks[] = [];
   for (let first = 0; first < shards.length; ) {
@@ -32,17 +27,17 @@ export function collectInstances(
     names.push(instance);
     const { block } = shards[first];
     if (end === first + 1 && block?.hasMixedKinds === false) instances.push([block]);
-    else instances.push(blocksOf(blocks, shards.slice(first, end), `${path}/${instance}`));
+    else instances.push(blocksOf(blocks, shards.slice(first, end), `/${instance}`));
     first = end;
   }
-  checkSiblings(names, path);
+  checkSiblings(names);
   return instances;
 }
 
-function checkSiblings(names: readonly string[], path: string): void {
+function checkSiblings(names: readonly string[]): void {
   if (!names.some((name) => name.includes('@'))) return;
   const siblings = new SiblingNames();
-  for (const name of names) siblings.add(name, `${path}/${name}`);
+  for (const name of names) siblings.add(name, `/${name}`);
 }
 
 function blocksOf(blocks: StructBlocks, shards: readonly StructBlockSink[], path: string): InstanceBlocks {

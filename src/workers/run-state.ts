@@ -1,9 +1,10 @@
 import { threadId } from 'node:worker_threads';
-import { KhoError } from '../errors.js';
-import { Stage } from '../hashstage/index.js';
+import { KhoError, type SerializedKhoError } from '../errors.js';
+import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
 import {
   ExtentTable,
   PAGE_SIZE,
+  type PhysicalAddress,
   physicalAddress,
   RadixTree,
   type ShardExtents,
@@ -20,7 +21,8 @@ import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
 import { StructBlockSink } from './struct-block-sink.js';
 import { StructBlocks } from './struct-blocks.js';
-import type { CallbackTask, RenderedBlob, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
+import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
+import { WorkList } from './work-list.js';
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -35,6 +37,8 @@ export class RunState {
   /** Ids of the property names that this thread has checked. */
   readonly #nameIds = new Map<string, number>();
   readonly #options = new Map<number, unknown>();
+  /** What each instance's `prepare` returned, once that is known. */
+  #prepared: ReadonlyMap<number, unknown> = new Map();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
   /** Mode `sequential`: what the shards write, and where. */
@@ -57,63 +61,73 @@ export class RunState {
     return new RunState(description, drivers);
   }
 
-  /** Runs the callbacks of a task, one after another, until one fails. */
-  async run(task: CallbackTask): Promise<TaskAnswer> {
-    const spans = new Float64Array(task.items.length * 2);
-    const values: unknown[] = [];
-    for (const [position, item] of task.items.entries()) {
-      spans[position * 2] = this.#now();
-      try {
-        values.push(await this.#callback(task.phase, item, task.prepared[position]));
-      } catch (thrown) {
-        spans[position * 2 + 1] = this.#now();
-        const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
-        return {
-          threadId,
-          attached: true,
-          spans: spans.slice(0, position * 2 + 2),
-          values,
-          failure: { position, error },
-        };
-      }
-      spans[position * 2 + 1] = this.#now();
-    }
-    return { threadId, attached: true, spans, values };
+  /** What the instances' `prepare` returned. It crosses phases and threads, so it must not change: it is frozen. */
+  setPrepared(prepared: ReadonlyMap<number, unknown>): void {
+    for (const value of prepared.values()) freezeDeep(value);
+    this.#prepared = prepared;
   }
 
-  /** Mode `sequential`: renders a driver's FDT where it is to lie. */
-  render(task: RenderTask): TaskAnswer {
-    const start = this.#now();
-    const { drivers, instances } = this.description;
-    const driver = drivers[task.driver];
-    try {
-      if (driver === undefined) throw new KhoError('KHO_EINVAL', `there is no driver ${task.driver}`);
-      const shards: StructBlockSink[] = [];
-      for (const instance of instances) {
-        if (instance.driver !== task.driver) continue;
-        for (let shard = 0; shard < instance.shardCount; shard++) {
-          const sink = this.#sinks.get(instance.firstShard + shard);
-          if (sink !== undefined) shards.push(sink);
-        }
+  /** Runs the callbacks of a task, one after another, until none is left or one fails. */
+  async run(task: CallbackTask): Promise<TaskAnswer> {
+    const list = WorkList.attach(task.list);
+    const positions: number[] = [];
+    const spans: number[] = [];
+    const failures: { position: number; error: SerializedKhoError }[] = [];
+    const values: unknown[] = [];
+    for (let position = list.take(task.slot); position !== undefined; position = list.take(task.slot)) {
+      const item = task.items[position] as number;
+      positions.push(position);
+      spans.push(this.#now());
+      try {
+        const value = await this.#callback(task.phase, item);
+        if (value !== undefined) values[positions.length - 1] = value;
+      } catch (thrown) {
+        const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
+        failures.push({ position, error });
+        if (!task.collectFailures) list.close();
       }
-      const target = this.#memory.view(physicalAddress(task.address), task.room);
-      const section = { name: '', compatible: driver.compatible, shards };
-      const value: RenderedBlob = renderStructBlocks(this.#blocks, [section], target);
-      return { threadId, attached: true, spans: Float64Array.of(start, this.#now()), values: [value] };
-    } catch (thrown) {
-      const error = KhoError.from(thrown)
-        .with({ phase: 'finalize', ...(driver === undefined ? {} : { driver: driver.name }) })
-        .toJSON();
-      const spans = Float64Array.of(start, this.#now());
-      return { threadId, attached: true, spans, values: [], failure: { position: 0, error } };
+      spans.push(this.#now());
     }
+    return {
+      threadId,
+      attached: true,
+      positions: Int32Array.from(positions),
+      spans: Float64Array.from(spans),
+      values,
+      failures,
+    };
+  }
+
+  /** Mode `sequential`: renders an FDT where it is to lie. */
+  render({ frame, address, room }: RenderTask): TaskAnswer {
+    const start = this.#now();
+    const answer = { threadId, attached: true };
+    try {
+      const value = this.#renderInto(frame, physicalAddress(address), room);
+      return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
+    } catch (thrown) {
+      const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
+      const spans = Float64Array.of(start, this.#now());
+      return { ...answer, spans, values: [], failures: [{ position: 0, error }] };
+    }
+  }
+
+  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
+    const render = (target: Uint8Array): RenderedFrame =>
+      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
+    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
+    const target = new Uint8Array(room);
+    const blob = render(target);
+    this.#memory.write(address, target.subarray(0, blob.size));
+    return blob;
   }
 
   #now(): number {
     return Number(process.hrtime.bigint() - this.description.epoch) / 1e6;
   }
 
-  #callback(phase: CallbackTask['phase'], item: number, prepared: unknown): unknown {
+  #callback(phase: CallbackTask['phase'], item: number): unknown {
     switch (phase) {
       case 'create':
         this.#live.set(item, this.#create(this.#instance(item)));
@@ -121,9 +135,9 @@ export class RunState {
       case 'snapshot':
         return this.#snapshot(item);
       case 'serialize':
-        return this.#serialize(item, prepared);
+        return this.#serialize(item);
       default:
-        return this.#lifecycle(phase, item, prepared);
+        return this.#lifecycle(phase, item);
     }
   }
 
@@ -135,28 +149,31 @@ export class RunState {
     return { state: stateDigest(driver.snapshot(state)), ...(contents && { contents }) };
   }
 
-  async #lifecycle(phase: 'prepare' | 'freeze' | 'cancel', item: number, prepared: unknown): Promise<unknown> {
+  async #lifecycle(phase: 'prepare' | 'freeze' | 'cancel', item: number): Promise<unknown> {
     const instance = this.#instance(item);
     const callback = this.#driver(instance)[phase];
     if (callback === undefined) return undefined;
     const scope = new CallbackScope(phase, this.#nameIds);
     try {
-      const context = this.#context(scope, item, instance, prepared, 0);
+      const context = this.#context(scope, item, instance, 0);
       const result = await callback.call(this.#driver(instance), context);
-      if (phase === 'prepare' && this.#driver(instance).blob === 'raw') assertRawPrepared(result);
+      if (phase === 'prepare') {
+        assertCloneable(result);
+        if (this.#driver(instance).blob === 'raw') assertRawPrepared(result);
+      }
       return result;
     } finally {
       scope.close();
     }
   }
 
-  #serialize(shard: number, prepared: unknown): void {
+  #serialize(shard: number): void {
     const { instance: item } = this.#shard(shard);
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
     const scope = new CallbackScope('serialize', this.#nameIds);
     try {
-      const context = this.#context(scope, item, instance, prepared, index);
+      const context = this.#context(scope, item, instance, index);
       // Every shard has its instance's node, even if the callback writes nothing.
       if (this.#driver(instance).blob !== 'raw') void context.root;
       const result: unknown = this.#driver(instance).serialize(context, index);
@@ -173,13 +190,7 @@ export class RunState {
     }
   }
 
-  #context(
-    scope: CallbackScope,
-    item: number,
-    instance: InstanceDescription,
-    prepared: unknown,
-    ownShard: number,
-  ): DriverContext {
+  #context(scope: CallbackScope, item: number, instance: InstanceDescription, ownShard: number): DriverContext {
     const shards: ShardResources[] = [];
     for (let index = 0; index < instance.shardCount; index++) {
       const shard = instance.firstShard + index;
@@ -199,7 +210,7 @@ export class RunState {
       shards,
       ownShard,
       state: () => this.#state(item, instance),
-      prepared,
+      prepared: this.#prepared.get(item),
     });
   }
 
@@ -296,6 +307,25 @@ function assertRawPrepared(result: unknown): asserts result is RawPrepared {
     'prepare of a driver with a raw blob must return { blob: { address, size } }: the address of a page, and bytes',
     { call: 'prepare' },
   );
+}
+
+/** KHO_EINVAL unless it can go to another thread; found here, where it is known whose it is. */
+function assertCloneable(result: unknown): void {
+  try {
+    structuredClone(result);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new KhoError('KHO_EINVAL', `what prepare returned cannot go to another thread: ${reason}`, {
+      call: 'prepare',
+    });
+  }
+}
+
+/** Freezes plain objects and arrays all the way down. Views of memory cannot be frozen. */
+function freezeDeep(value: unknown): void {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Object.isFrozen(value)) return;
+  Object.freeze(value);
+  for (const part of Object.values(value)) freezeDeep(part);
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -16,12 +16,21 @@ export async function runTask(task: Task): Promise<TaskAnswer> {
   if (task.kind === 'describe') return describeRegistrations(task);
   if (task.kind === 'attach') return attach(task);
   const run = runs.get(task.runId);
-  if (run === undefined) return { threadId, attached: false, spans: new Float64Array(0), values: [] };
+  if (task.kind === 'prepared') {
+    run?.setPrepared(task.prepared);
+    if (task.barrier !== undefined) arrive(task.barrier);
+    return emptyAnswer(run !== undefined);
+  }
+  if (run === undefined) return emptyAnswer(false);
   return task.kind === 'render' ? run.render(task) : run.run(task);
 }
 
+function emptyAnswer(attached: boolean): TaskAnswer {
+  return { threadId, attached, spans: new Float64Array(0), values: [], failures: [] };
+}
+
 async function attach({ description, barrier }: AttachTask): Promise<TaskAnswer> {
-  const answer = { threadId, attached: true, spans: new Float64Array(0), values: [] };
+  const answer = emptyAnswer(true);
   try {
     if (!runs.has(description.id)) runs.set(description.id, await RunState.attach(description));
     for (const oldest of runs.keys()) {
@@ -30,7 +39,7 @@ async function attach({ description, barrier }: AttachTask): Promise<TaskAnswer>
     }
     return answer;
   } catch (thrown) {
-    return { ...answer, failure: { position: 0, error: KhoError.from(thrown).toJSON() } };
+    return { ...answer, failures: [{ position: 0, error: KhoError.from(thrown).toJSON() }] };
   } finally {
     if (barrier !== undefined) arrive(barrier);
   }

@@ -1,6 +1,8 @@
 import type { SerializedKhoError } from '../errors.js';
+import type { FdtFrame } from '../hashstage/index.js';
 import type { ShardSpec } from './driver.js';
 import type { DriverModule, RunDescription } from './run-description.js';
+import type { WorkListHandle } from './work-list.js';
 
 /** The driver callbacks that tasks run; `snapshot` digests the frozen state. */
 export type TaskPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'snapshot' | 'cancel';
@@ -39,39 +41,53 @@ export interface AttachTask {
   readonly barrier?: { readonly arrived: SharedArrayBuffer; readonly threads: number };
 }
 
-/** Runs one callback for each item, one after another. */
+/** Tells a thread what every instance's `prepare` returned; later callbacks of the run find it there. */
+export interface PreparedTask {
+  readonly kind: 'prepared';
+  readonly runId: string;
+  readonly prepared: ReadonlyMap<number, unknown>;
+  readonly barrier?: AttachTask['barrier'];
+}
+
+/** Runs one callback for each item that this thread takes from a list which other threads may share. */
 export interface CallbackTask {
   readonly kind: 'callback';
   readonly runId: string;
   readonly phase: TaskPhase;
-  /** Instance indexes; shard indexes in `serialize`. */
-  readonly items: readonly number[];
-  /** For each item what its instance's `prepare` returned. */
-  readonly prepared: readonly unknown[];
+  /** Instance indexes; shard indexes in `serialize`. By position in the list. */
+  readonly items: Int32Array;
+  readonly list: WorkListHandle;
+  /** The thread's slot in the list. */
+  readonly slot: number;
+  /** True to go on after a failure; else it closes the list for all. */
+  readonly collectFailures: boolean;
 }
 
-/** Mode `sequential` only: writes a driver's FDT from the trees of its shards into physical memory. */
+/** Mode `sequential` only: writes an FDT from its frame and the trees of shards into physical memory. */
 export interface RenderTask {
   readonly kind: 'render';
   readonly runId: string;
-  readonly driver: number;
+  readonly frame: FdtFrame;
   readonly address: number;
+  /** Bytes. */
   readonly room: number;
 }
 
-export type Task = DescribeTask | AttachTask | CallbackTask | RenderTask;
+export type Task = DescribeTask | AttachTask | PreparedTask | CallbackTask | RenderTask;
 
 /** What came of a task. A driver's error is an answer; a rejected task means that the thread itself failed. */
 export interface TaskAnswer {
   readonly threadId: number;
   /** False if the thread does not know the run (it was replaced): attach it and ask again. */
   readonly attached: boolean;
-  /** Start and end of each item that ran, in milliseconds since the run's epoch. */
+  /** Of a {@link CallbackTask}: the positions that the thread took, in that order. */
+  readonly positions?: Int32Array;
+  /** Start and end of each of them (else of the task), in milliseconds since the run's epoch. */
   readonly spans: Float64Array;
-  /** What each item returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedBlob}. */
+  /** What each of them returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedFrame}. Empty if nothing did. */
   readonly values: readonly unknown[];
-  /** The item that failed (its position in `items`), after which the rest was not tried. */
-  readonly failure?: { readonly position: number; readonly error: SerializedKhoError };
+  /** Positions that failed: in the list, or of the registration that was described. */
+  readonly failures: readonly { readonly position: number; readonly error: SerializedKhoError }[];
 }
 
 /** What `snapshot` of an instance came to. */
@@ -80,11 +96,4 @@ export interface SnapshotDigests {
   readonly state: string;
   /** What the driver's `digests` says, if it has one. */
   readonly contents?: Readonly<Record<string, string>>;
-}
-
-/** What a finished FDT came to. */
-export interface RenderedBlob {
-  readonly size: number;
-  readonly nodes: number;
-  readonly properties: number;
 }

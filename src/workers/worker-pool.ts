@@ -4,11 +4,17 @@ import { Piscina } from 'piscina';
 import { KhoError } from '../errors.js';
 import type { TaskRunner } from './driver-host.js';
 import type { RunDescription } from './run-description.js';
-import type { Task, TaskAnswer } from './task.js';
+import type { AttachTask, Task, TaskAnswer } from './task.js';
 
 export interface WorkerPoolOptions {
   /** Default: the machine's available parallelism. */
   readonly threads?: number;
+}
+
+/** What a thread that replaces another one must be told. */
+interface AttachedRun {
+  readonly description: RunDescription;
+  prepared: ReadonlyMap<number, unknown>;
 }
 
 /**
@@ -18,7 +24,7 @@ export interface WorkerPoolOptions {
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
   #piscina: Piscina;
-  readonly #attached = new Map<string, RunDescription>();
+  readonly #attached = new Map<string, AttachedRun>();
 
   constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
@@ -28,16 +34,16 @@ export class WorkerPool implements TaskRunner {
     this.#piscina = startPiscina(threads);
   }
 
-  /**
-   * Attaches every thread: as many tasks as threads, each of which waits for all others, so no thread takes two.
-   * The first error of any thread is thrown, after all have answered.
-   */
+  /** The first error of any thread is thrown, after all have answered. */
   async attach(description: RunDescription): Promise<void> {
-    const barrier = { arrived: new SharedArrayBuffer(4), threads: this.threads };
-    const tasks = Array.from({ length: this.threads }, () => this.#run({ kind: 'attach', description, barrier }));
-    const answers = await Promise.all(tasks);
-    for (const answer of answers) if (answer.failure !== undefined) throw KhoError.from(answer.failure.error);
-    this.#attached.set(description.id, description);
+    await this.#attachAll(description);
+    this.#attached.set(description.id, { description, prepared: new Map() });
+  }
+
+  async setPrepared(runId: string, prepared: ReadonlyMap<number, unknown>): Promise<void> {
+    const run = this.#attached.get(runId);
+    if (run !== undefined) run.prepared = prepared;
+    await this.#onEveryThread((barrier) => ({ kind: 'prepared', runId, prepared, barrier }));
   }
 
   async run(task: Task): Promise<TaskAnswer> {
@@ -45,10 +51,11 @@ export class WorkerPool implements TaskRunner {
     if (answer.attached || !('runId' in task)) return answer;
     // The thread is new (it replaced one that died) or has forgotten the run. The next task may meet another such
     // thread, so the loop is bounded by the number of threads.
-    const description = this.#attached.get(task.runId);
-    if (description === undefined) throw new KhoError('KHO_EINVAL', `the pool is not attached to run ${task.runId}`);
+    const run = this.#attached.get(task.runId);
+    if (run === undefined) throw new KhoError('KHO_EINVAL', `the pool is not attached to run ${task.runId}`);
     for (let attempt = 0; attempt <= this.threads; attempt++) {
-      await this.attach(description);
+      await this.#attachAll(run.description);
+      await this.setPrepared(task.runId, run.prepared);
       const again = await this.#run(task);
       if (again.attached) return again;
     }
@@ -68,6 +75,17 @@ export class WorkerPool implements TaskRunner {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#piscina.destroy();
+  }
+
+  async #attachAll(description: RunDescription): Promise<void> {
+    const answers = await this.#onEveryThread((barrier) => ({ kind: 'attach', description, barrier }));
+    for (const { failures } of answers) if (failures[0] !== undefined) throw KhoError.from(failures[0].error);
+  }
+
+  /** As many tasks as threads, each of which waits for all others: so no thread takes two. */
+  async #onEveryThread(taskWith: (barrier: NonNullable<AttachTask['barrier']>) => Task): Promise<TaskAnswer[]> {
+    const task = taskWith({ arrived: new SharedArrayBuffer(4), threads: this.threads });
+    return await Promise.all(Array.from({ length: this.threads }, () => this.#run(task)));
   }
 
   async #run(task: Task): Promise<TaskAnswer> {

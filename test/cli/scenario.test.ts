@@ -105,7 +105,7 @@ test.each<[string, string, { line: number; column: number; field?: string }, str
     'an unknown field unlike any',
     `host: { memory: 2G }\n${OK}\nzzzzzz: 1`,
     { line: 3, column: 1, field: 'zzzzzz' },
-    'known here: host, profile, mode',
+    'known here: host, profile, fdtMax, mode',
   ],
   [
     'a size with a wrong unit',
@@ -165,7 +165,7 @@ test.each<[string, string, { line: number; column: number; field?: string }, str
     'an unknown profile',
     `host: { memory: 2G }\nprofile: kho-v3\n${OK}`,
     { line: 2, column: 10, field: 'profile' },
-    "expected 'kho-v4'",
+    "expected one of 'kho-v4', 'series-v4', 'series-v5'",
   ],
   [
     'a value of the wrong type',

@@ -72,6 +72,8 @@ async function attempt(
 const FAULTS: [string, string, string][] = [
   ['throws in prepare', "prepare() { throw new Error('boom') },", 'KHO_EDRIVER'],
   ['rejects in prepare', "async prepare() { throw new Error('boom') },", 'KHO_EDRIVER'],
+  ['returns from prepare what cannot go to another thread', 'prepare() { return () => 1 },', 'KHO_EINVAL'],
+  ['changes in freeze what prepare returned', 'freeze({ prepared }) { prepared.pages = 1 },', 'KHO_EDRIVER'],
   ['throws in freeze', "freeze() { throw new Error('boom') },", 'KHO_EDRIVER'],
   ['throws in serialize', "serialize() { throw new Error('boom') },", 'KHO_EDRIVER'],
   ['allocates in freeze', 'freeze(ctx) { ctx.alloc(1) },', 'KHO_EPERM'],

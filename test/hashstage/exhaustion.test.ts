@@ -2,8 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { KhoError } from 'khorus';
 import { FdtReader } from 'khorus/fdt';
 import { describe, expect, test } from 'vitest';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
-import { ARENA_WORDS, driverRoot, ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { ARENA_WORDS, driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
 
 const enospc = expect.objectContaining({ code: 'KHO_ENOSPC' });
 

@@ -2,9 +2,8 @@ import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { type FdtNode, FdtReader } from 'khorus/fdt';
 import { expect, test } from 'vitest';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
 import * as layout from '#dist/hashstage/index.js';
-import { driverRoot, ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
 
 /** One call: the shard, the path of the node, and the property. */
 interface Write {

@@ -1,8 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { FdtReader } from 'khorus/fdt';
 import { expect, test } from 'vitest';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
-import { Stage } from '#dist/hashstage/index.js';
+import { Finalizer, Stage } from '#dist/hashstage/index.js';
 
 const THREADS = 4;
 const NODES = 400;

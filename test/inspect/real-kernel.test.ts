@@ -51,8 +51,8 @@ test('sessions, memfds and areas of a real kernel are those that were put in', (
 test('our own successor boots early from what a real kernel left: tracker, scratch, areas', () => {
   const memory = ImageMemory.open(core);
   try {
-    const { root, scratch, preserved, memblock } = bootEarly(memory, architectureNamed('x86_64'), 1);
-    expect(root.subtrees).toHaveLength(4);
+    const { handover, scratch, preserved, memblock } = bootEarly(memory, architectureNamed('x86_64'), 1);
+    expect(handover).toMatchObject({ form: 'sub-blobs', root: { subtrees: { length: 4 } } });
     expect(scratch).toHaveLength(3);
     expect(preserved.count).toBe(seen.tracker?.objects);
     for (const { address, size } of seen.reservations ?? []) {

@@ -85,6 +85,7 @@ export function handWrittenRecord(): RunRecord {
       ],
     },
     successor: {
+      profile: 'kho-v4',
       bootRecord: { kind: 'setup_data', address: 0x2000, root: 0x1000 },
       previousRelease: '7.2.0-khorus',
       kexecCount: 1,

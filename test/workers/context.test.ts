@@ -226,8 +226,9 @@ describe('the values of a node', () => {
     const sink = new StructBlockSink(blocks, 'nsim0', 65536);
     const node = new SinkNodeWriter(new CallbackScope('serialize'), sink, sink.root);
     const read = () => {
+      const frame = { name: '', properties: new Map(), children: new Map(), shards: [0] };
       const target = new Uint8Array(65536);
-      const { size } = renderStructBlocks(blocks, [{ name: '', compatible: 'x', shards: [sink] }], target);
+      const { size } = renderStructBlocks(blocks, frame, () => sink, target);
       return FdtReader.open(target.subarray(0, size), { strict: true }).root.get('nsim0');
     };
     return { node, sink, read };

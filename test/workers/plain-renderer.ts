@@ -1,34 +1,46 @@
 import { KhoError } from 'khorus';
 import { FdtWriter, siblingsConflict } from 'khorus/fdt';
+import type { FdtFrame } from '#dist/hashstage/index.js';
 import type { ShardTreeNode } from '#dist/workers/tree-sink.js';
 
-/** A node of an FDT, with the trees of the shards of the instances below it. */
-export interface PlainSection {
-  readonly name: string;
-  readonly compatible: string;
-  readonly trees: readonly ShardTreeNode[];
-}
-
 /**
- * What renderStructBlocks() is compared with: everything is merged node by node, each child compared with all of its
- * siblings, and written with FdtWriter.
+ * What renderStructBlocks() is compared with: an FDT of a frame and the trees of shards, merged node by node, each child
+ * compared with all of its siblings, and written with FdtWriter.
  */
-export function renderPlainTrees(sections: readonly PlainSection[]): Uint8Array {
-  const root = nodeOf('');
-  const names = new Set(['compatible']);
-  for (const { name, compatible, trees } of sections) {
-    const node = name === '' ? root : nodeOf(name);
-    if (node !== root) root.children.set(name, node);
-    node.properties.set('compatible', Buffer.from(`${compatible}\0`));
-    for (const tree of trees) merge(node, tree, name === '' ? '' : `/${name}`, names);
-  }
+export function renderPlainTrees(frame: FdtFrame, treeOf: (shard: number) => ShardTreeNode): Uint8Array {
+  const names = new Set<string>();
+  const root = join(frame, treeOf, names);
   const writer = new FdtWriter({ strings: [...names].sort() });
   write(writer, root);
   return writer.finish();
 }
 
-function nodeOf(name: string): ShardTreeNode {
-  return { name, properties: new Map(), children: new Map(), id: 0 };
+function nodeOf(name: string, properties: ReadonlyMap<string, Uint8Array> = new Map()): ShardTreeNode {
+  return { name, properties: new Map(properties), children: new Map(), id: 0 };
+}
+
+function join(frame: FdtFrame, treeOf: (shard: number) => ShardTreeNode, names: Set<string>): ShardTreeNode {
+  const node = nodeOf(frame.name, frame.properties);
+  for (const name of frame.properties.keys()) names.add(name);
+  for (const child of frame.children.values()) node.children.set(child.name, join(child, treeOf, names));
+  const top = nodeOf('');
+  const written = new Set<string>();
+  for (const shard of frame.shards ?? []) merge(top, treeOf(shard), '', written);
+  const { name = '', values = new Map<string, Uint8Array>() } = frame.insert ?? {};
+  if (written.has(name)) {
+    throw new KhoError(
+      'KHO_EEXIST',
+      `a shard wrote a property '${name}', which only the core may give to a node of this FDT`,
+    );
+  }
+  if (name !== '') names.add(name);
+  for (const each of written) names.add(each);
+  for (const child of top.children.values()) {
+    const value = values.get(child.name);
+    const first: [string, Uint8Array][] = value === undefined ? [] : [[name, value]];
+    node.children.set(child.name, { ...child, properties: new Map([...first, ...child.properties]) });
+  }
+  return node;
 }
 
 function merge(parent: ShardTreeNode, node: ShardTreeNode, path: string, names: Set<string>): void {
@@ -37,16 +49,17 @@ function merge(parent: ShardTreeNode, node: ShardTreeNode, path: string, names: 
   if (target === undefined) {
     for (const sibling of parent.children.keys()) {
       if (!siblingsConflict(sibling, node.name)) continue;
-      const text = `the node ${here} cannot stand beside '${sibling}': libfdt takes one for the other`;
-      throw new KhoError('KHO_EINVAL', text, { path: here });
+      throw new KhoError(
+        'KHO_EINVAL',
+        `the node ${here} cannot stand beside '${sibling}': libfdt takes one for the other`,
+      );
     }
     target = nodeOf(node.name);
     parent.children.set(node.name, target);
   }
   for (const [name, value] of node.properties) {
     if (target.properties.has(name)) {
-      const text = `two shards gave the node ${here} a property '${name}'`;
-      throw new KhoError('KHO_EEXIST', text, { path: here, property: name });
+      throw new KhoError('KHO_EEXIST', `two shards gave the node ${here} a property '${name}'`);
     }
     target.properties.set(name, value);
     names.add(name);

@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { expect, test } from 'vitest';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
-import { driverRoot, ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
 import { PropertyNames } from '#dist/workers/property-names.js';
 import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
 import type { NodeSink } from '#dist/workers/sink.js';
@@ -76,6 +75,8 @@ function blobOf(render: () => Uint8Array): Uint8Array | string {
 
 test('the stage, the struct blocks and plain trees answer every call alike, charge alike, and render the same bytes', () => {
   const counts = { rendered: 0, refused: 0, removed: 0 };
+  const properties = new Map([['compatible', new TextEncoder().encode('x-v1\0')]]);
+  const frame = { name: '', properties, children: new Map(), shards: [0, 1, 2] };
   fc.assert(
     fc.property(fc.array(step, { maxLength: 50 }), fc.integer({ min: 60, max: 4000 }), (steps, maxBytes) => {
       const stage = Stage.create({ shardCount: SHARDS, maxBytes: SHARDS * 4096, threads: 1, maxNames: 64 });
@@ -96,13 +97,11 @@ test('the stage, the struct blocks and plain trees answer every call alike, char
         expect(used).toBe(trees[each.shard]?.usedBytes);
         expect(used).toBe(direct[each.shard]?.usedBytes);
       }
-      const tree = blobOf(() =>
-        renderPlainTrees([{ name: '', compatible: 'x-v1', trees: trees.map((sink) => sink.tree) }]),
-      );
+      const tree = blobOf(() => renderPlainTrees(frame, (shard) => (trees[shard] as TreeSink).tree));
       const room = new Uint8Array(ROOM).fill(0xee);
       const copy = blobOf(() => {
-        const section = { name: '', compatible: 'x-v1', shards: direct };
-        return room.subarray(0, renderStructBlocks(blocks, [section], room).size);
+        const { size } = renderStructBlocks(blocks, frame, (shard) => direct[shard], room);
+        return room.subarray(0, size);
       });
       const target = new Uint8Array(ROOM).fill(0x77);
       const blob = blobOf(() => target.subarray(0, new Finalizer(stage).render(shards, 'x-v1', target).size));

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { FdtReader } from 'khorus/fdt';
 import { describe, expect, test } from 'vitest';
+import type { FdtFrame } from '#dist/hashstage/index.js';
 import { PropertyNames } from '#dist/workers/property-names.js';
 import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
 import type { NodeSink } from '#dist/workers/sink.js';
@@ -120,16 +121,28 @@ function blobOf(render: () => Uint8Array): Uint8Array | string {
   }
 }
 
-function render(blocks: StructBlocks, shards: readonly Shard[], room = 2 ** 16): Uint8Array | string {
-  const target = new Uint8Array(2 ** 16).fill(0x77).subarray(0, room);
-  const section = { name: '', compatible: 'x-v1', shards: shards.map(({ sink }) => sink) };
-  return blobOf(() => target.subarray(0, renderStructBlocks(blocks, [section], target).size));
+/** A frame whose root has a compatible, and these shards. */
+function frameOf(shards: readonly Shard[]): FdtFrame {
+  return { name: '', properties: compatible('x-v1'), children: new Map(), shards: [...shards.keys()] };
 }
 
-function renderOracle(shards: readonly Shard[]): Uint8Array | string {
+function compatible(value: string): Map<string, Uint8Array> {
+  return new Map([['compatible', Buffer.from(`${value}\0`)]]);
+}
+
+function render(
+  blocks: StructBlocks,
+  shards: readonly Shard[],
+  { frame = frameOf(shards), room = 2 ** 16 } = {},
+): Uint8Array | string {
+  const target = new Uint8Array(2 ** 16).fill(0x77).subarray(0, room);
   return blobOf(() =>
-    renderPlainTrees([{ name: '', compatible: 'x-v1', trees: shards.map((each) => each.oracle.tree) }]),
+    target.subarray(0, renderStructBlocks(blocks, frame, (shard) => shards[shard]?.sink, target).size),
   );
+}
+
+function renderOracle(shards: readonly Shard[], frame = frameOf(shards)): Uint8Array | string {
+  return blobOf(() => renderPlainTrees(frame, (shard) => (shards[shard] as Shard).oracle.tree));
 }
 
 const hex = (blob: Uint8Array | string) => (typeof blob === 'string' ? blob : Buffer.from(blob).toString('hex'));
@@ -162,8 +175,8 @@ describe('a shard that is written to the struct blocks', () => {
               return;
             }
             counts.rendered++;
-            expect(hex(render(blocks, shards, blob.length))).toBe(hex(blob));
-            expect(render(blocks, shards, blob.length - 1)).toMatch(/^KHO_ENOSPC the FDT has \d+ bytes/);
+            expect(hex(render(blocks, shards, { room: blob.length }))).toBe(hex(blob));
+            expect(render(blocks, shards, { room: blob.length - 1 })).toMatch(/^KHO_ENOSPC the FDT has \d+ bytes/);
           },
         ),
         { numRuns: 500 },
@@ -240,8 +253,7 @@ describe('a shard that is written to the struct blocks', () => {
     expect([...blocks.chain(shards[0]?.sink.block?.names ?? 0)]).toHaveLength(500);
     expect([...blocks.chain(shards[0]?.sink.block?.children ?? 0)]).toHaveLength(3000);
     const target = new Uint8Array(2 ** 18);
-    const sinks = shards.map(({ sink }) => sink);
-    const rendered = renderStructBlocks(blocks, [{ name: '', compatible: 'x-v1', shards: sinks }], target);
+    const rendered = renderStructBlocks(blocks, frameOf(shards), (shard) => shards[shard]?.sink, target);
     expect(rendered).toMatchObject({ nodes: 3002, properties: 3001 });
     expect(hex(target.subarray(0, rendered.size))).toBe(hex(renderOracle(shards)));
   });
@@ -283,35 +295,58 @@ describe('an FDT of struct blocks', () => {
     }
   });
 
-  test('can hold several drivers, and have no driver at its root or several instances', () => {
-    const { blocks, shards } = written();
-    const [first, ...others] = shards as [Shard, Shard, Shard];
-    const sections = [
-      { name: '', compatible: 'kho-v1', of: [] },
-      { name: 'first', compatible: 'first-v1', of: [first] },
-      { name: 'others', compatible: 'others-v2', of: others },
-      { name: 'none', compatible: 'none-v1', of: [] },
+  /** Two drivers below a root that has a node and a property of its own; `mem` is put into some of their instances. */
+  function twoDrivers(name: string): FdtFrame {
+    const value = Uint8Array.of(1, 2, 3);
+    const insert = { name, values: new Map([['vm1', value]]) };
+    const node = (driver: string, shards: number[]): [string, FdtFrame] => [
+      driver,
+      { name: driver, properties: compatible(`${driver}-v1`), children: new Map(), shards, insert },
     ];
+    const core = { name: 'core', properties: new Map([['empty', new Uint8Array(0)]]), children: new Map() };
+    const children = new Map<string, FdtFrame>([
+      ['core', core],
+      node('first', [0]),
+      node('second', [1, 2]),
+      node('third', []),
+    ]);
+    return { name: '', properties: compatible('kho-v1'), children };
+  }
+
+  test('can hold several drivers and nodes of the core, which can give the instances a property', () => {
+    const { blocks, shards } = written();
+    const frame = twoDrivers('mem');
     const target = new Uint8Array(2 ** 16).fill(0x77);
-    for (const from of [0, 1]) {
-      const { size, nodes, properties } = renderStructBlocks(
-        blocks,
-        sections.slice(from).map(({ of, ...section }) => ({ ...section, shards: of.map(({ sink }) => sink) })),
-        target,
-      );
-      const plain = renderPlainTrees(
-        sections.slice(from).map(({ of, ...section }) => ({ ...section, trees: of.map(({ oracle }) => oracle.tree) })),
-      );
-      expect(hex(target.subarray(0, size))).toBe(hex(plain));
-      expect({ nodes, properties }).toEqual({ nodes: 1 + 3 + 2 + 9, properties: 4 - from + 3 + 6 });
+    const { size, parts } = renderStructBlocks(blocks, frame, (shard) => shards[shard]?.sink, target);
+    const blob = target.subarray(0, size);
+    expect(hex(blob)).toBe(hex(renderOracle(shards, frame)));
+    const { root } = FdtReader.open(blob, { strict: true });
+    expect([...root.get('second').get('vm1').properties()].map(({ name }) => name)).toEqual(['mem', 'of-1', 'of-2']);
+    expect([...parts]).toEqual([
+      ['first', { size: expect.any(Number), nodes: 5, properties: 4 }],
+      ['second', { size: expect.any(Number), nodes: 8, properties: 8 }],
+      ['third', { size: 16 + 24, nodes: 1, properties: 1 }],
+    ]);
+  });
+
+  test('has no property that the core inserts from a shard, be it where it may', () => {
+    const { blocks, shards } = written();
+    for (const name of ['of-0', 'depth']) {
+      const refused = render(blocks, shards, { frame: twoDrivers(name) });
+      expect(refused).toMatch(new RegExp(`^KHO_EEXIST a shard wrote a property '${name}'`));
+      expect(refused).toBe(renderOracle(shards, twoDrivers(name)));
     }
   });
 
-  test('names the driver in the path where two instances of it cannot stand side by side', () => {
+  test('tells the driver in whose node two instances cannot stand side by side', () => {
     const blocks = new StructBlocks(0);
-    const shards = ['vm@1', 'vm'].map((instance) => new StructBlockSink(blocks, instance, 64));
-    const target = new Uint8Array(4096);
-    const render = () => renderStructBlocks(blocks, [{ name: 'kvm', compatible: 'kvm-v1', shards }], target);
-    expect(render).toThrow("the node /kvm/vm cannot stand beside 'vm@1'");
+    const sinks = ['vm@1', 'vm'].map((instance) => new StructBlockSink(blocks, instance, 64));
+    const kvm = { name: 'kvm', properties: compatible('kvm-v1'), children: new Map(), shards: [0, 1] };
+    const frame = { name: '', properties: new Map(), children: new Map([['kvm', kvm]]) };
+    const refuse = () => renderStructBlocks(blocks, frame, (shard) => sinks[shard], new Uint8Array(4096));
+    expect(refuse).toThrow("the node /vm cannot stand beside 'vm@1'");
+    expect(refuse).toThrow(
+      expect.objectContaining({ code: 'KHO_EINVAL', details: expect.objectContaining({ driver: 'kvm' }) }),
+    );
   });
 });

@@ -1,4 +1,4 @@
-import { decodeScratchArray, type ScratchEntry } from '../../abi/index.js';
+import { decodeScratchArray, isOneFdtCompatible, readRootBytes, type ScratchEntry } from '../../abi/index.js';
 import { KhoError } from '../../errors.js';
 import { FdtReader } from '../../fdt/index.js';
 import {
@@ -176,12 +176,12 @@ function commandLineAt(memory: PhysicalMemory, address: PhysicalAddress): Pick<B
 function doubtOf(memory: PhysicalMemory, record: BootRecord): KhoError | undefined {
   if (record.damage !== undefined) return record.damage;
   try {
-    if (record.rootSize !== PAGE_SIZE)
-      return doubtful(`gives the root FDT ${record.rootSize} bytes, not a page`, record);
-    const { root } = FdtReader.open(memory.read(record.root, PAGE_SIZE));
+    const { root } = FdtReader.open(readRootBytes(memory, record.root, record.rootSize));
     const compatible = root.property('compatible')?.string();
     if (compatible === undefined || !KHO_COMPATIBLE.test(compatible))
       return doubtful(`leads to a root FDT '${compatible}'`, record);
+    if (record.rootSize !== PAGE_SIZE && !isOneFdtCompatible(compatible))
+      return doubtful(`gives the root FDT ${record.rootSize} bytes, not a page`, record);
     const { scratchArraySize: size } = record;
     if (size > SCRATCH_ARRAY_MAX) return doubtful(`has a scratch array of ${size} bytes`, record);
     const areas = decodeScratchArray(memory.read(record.scratchArray, size));

@@ -1,15 +1,15 @@
 import { encodeScratchArray } from '../../abi/index.js';
 import { KhoError } from '../../errors.js';
 import { after, alignUp, PAGE_SIZE, type PhysicalAddress } from '../../memblock/index.js';
-import type { KexecImage, KexecInput } from '../architecture.js';
+import type { KexecFdt, KexecImage, KexecInput, KexecSegment } from '../architecture.js';
 import { SegmentPlacer } from '../segment-placer.js';
 import { BOOT_PARAMS_SIZE, COMMAND_LINE_SIZE, encodeBootParams } from './boot-params.js';
 import { encodeBootRom, encodeIdentityMap, IDENTITY_MAP_SIZE } from './boot-rom.js';
 import { type BzImage, ENTRY_64, parseBzImage } from './bz-image.js';
-import { encodeKhoSetupData, KHO_DATA_SIZE, SETUP_DATA_HEADER_SIZE } from './setup-data.js';
+import { encodeKhoSetupData, KHO_DATA_SIZE, type KhoData, SETUP_DATA_HEADER_SIZE } from './setup-data.js';
 
-/** kho_fill_kimage() aligns the scratch array's segment to this. */
-const SCRATCH_ARRAY_ALIGNMENT = 64 * 1024;
+/** kho_fill_kimage() aligns the scratch array's segment to this, and in the series v4 and v5 that of the FDT. */
+const KHO_SEGMENT_ALIGNMENT = 64 * 1024;
 /** The lowest addresses that bzImage64_load() of Linux 7.2 gives boot_params and an initrd. */
 const MIN_BOOTPARAM_ADDR = 0x3000;
 const MIN_INITRD_LOAD_ADDR = 0x1000000;
@@ -18,7 +18,7 @@ const LOW_LIMIT = 2 ** 32;
 const BOOT_PARAMS = 'boot_params';
 
 /**
- * Loads as kexec_file_load() of Linux 7.2 does with KHO on, in its order: the scratch array, then one segment of
+ * Loads as kexec_file_load() of Linux 7.2 does with KHO on, in its order: the FDT if it is a segment, the scratch array, then one segment of
  * boot_params, command line and setup_data, the kernel, the initrd. Each goes to the first scratch area that has room,
  * from its top down. In place of purgatory there are page tables for the boot ROM.
  *
@@ -32,8 +32,9 @@ export function loadKexec({ firmware, commandLine, root, scratch, kernel, initrd
   const image = kernel === undefined ? undefined : parseBzImage(kernel.bytes, kernel.file);
   const text = encodeCommandLine(commandLine, image);
   const placer = new SegmentPlacer(scratch);
+  const fdt = typeof root === 'number' ? undefined : placeFdt(placer, root.room);
   const array = encodeScratchArray(scratch);
-  const scratchArray = placer.place(array, { what: 'the scratch array', alignment: SCRATCH_ARRAY_ALIGNMENT });
+  const scratchArray = placer.place(array, { what: 'the scratch array', alignment: KHO_SEGMENT_ALIGNMENT });
 
   const setupDataAt = BOOT_PARAMS_SIZE + alignUp(text.length, 16);
   const params = new Uint8Array(setupDataAt + SETUP_DATA_HEADER_SIZE + KHO_DATA_SIZE);
@@ -63,16 +64,22 @@ export function loadKexec({ firmware, commandLine, root, scratch, kernel, initrd
     }),
   );
   params.set(text, BOOT_PARAMS_SIZE);
-  params.set(
-    encodeKhoSetupData({
-      fdtAddress: root,
-      fdtSize: PAGE_SIZE,
-      scratchAddress: scratchArray.address,
-      scratchSize: array.length,
-    }),
-    setupDataAt,
-  );
-  return { segments: [...placer.segments], record, ...(start && { start }) };
+  const data: KhoData = {
+    fdtAddress: typeof root === 'number' ? root : (fdt?.address ?? 0),
+    fdtSize: fdt?.memorySize ?? PAGE_SIZE,
+    scratchAddress: scratchArray.address,
+    scratchSize: array.length,
+  };
+  const setFdtSize = (fdtSize: number): void => params.set(encodeKhoSetupData({ ...data, fdtSize }), setupDataAt);
+  setFdtSize(data.fdtSize);
+  const made: KexecFdt | undefined = fdt && { segment: fdt, setSize: setFdtSize };
+  return { segments: [...placer.segments], record, ...(made && { fdt: made }), ...(start && { start }) };
+}
+
+/** kexec_file_load() of the series v5 gives the FDT a segment of which nothing is loaded: it is made later. */
+function placeFdt(placer: SegmentPlacer, room: number): KexecSegment {
+  const rules = { what: "the FDT's room", alignment: KHO_SEGMENT_ALIGNMENT, memorySize: room };
+  return placer.place(new Uint8Array(0), rules);
 }
 
 function encodeCommandLine(commandLine: string, image: BzImage | undefined): Uint8Array {

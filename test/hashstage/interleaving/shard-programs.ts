@@ -1,6 +1,5 @@
 import { ok, strictEqual } from 'node:assert/strict';
-import { Finalizer } from '#dist/coordinator/finalizer.js';
-import { ShardWriter, Stage } from '#dist/hashstage/index.js';
+import { Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
 import { type Body, isFull, ROOT, SHARDS, type StageProgram, type StageSize, useUpArena } from './stage-program.js';
 
 /** What is written into a shard. */

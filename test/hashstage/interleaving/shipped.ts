@@ -6,7 +6,7 @@ import { build, type Plugin } from 'esbuild';
 import { REPLACED_GLOBALS, type SimulatedGlobals } from './globals.js';
 
 /** The shipped modules that are driven: the stage, and the finalizer that reads it. */
-export type Shipped = typeof import('#dist/hashstage/index.js') & typeof import('#dist/coordinator/finalizer.js');
+export type Shipped = typeof import('#dist/hashstage/index.js');
 
 /** Makes an instance of the shipped modules in which these stand for the language's globals. */
 export type LoadShipped = (globals: SimulatedGlobals) => Shipped;
@@ -24,7 +24,6 @@ export interface Mutation {
 
 const require = createRequire(import.meta.url);
 const STAGE = require.resolve('#dist/hashstage/index.js');
-const FINALIZER = require.resolve('#dist/coordinator/finalizer.js');
 const DIST = dirname(dirname(STAGE));
 
 /**
@@ -44,7 +43,7 @@ export async function loadShipped(mutations: readonly Mutation[] = []): Promise<
   };
   const { outputFiles } = await build({
     stdin: {
-      contents: [STAGE, FINALIZER].map((path) => `export * from ${JSON.stringify(path)};`).join('\n'),
+      contents: `export * from ${JSON.stringify(STAGE)};`,
       resolveDir: DIST,
     },
     bundle: true,

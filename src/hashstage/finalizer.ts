@@ -23,6 +23,7 @@ import {
   siblingsConflict,
   swap32,
 } from '../fdt/index.js';
+import type { FdtFrame, InsertedProperty, RenderedBlob, RenderedFrame } from './frame.js';
 import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
@@ -41,34 +42,34 @@ import {
   PROPERTY_NAME,
   PROPERTY_TAG,
   PROPERTY_VALUE,
-  propertyWords,
   SHARD_FIRST,
   SHARD_NAMES,
   SHARD_UNUSED_NAMES,
   SHARD_WORDS,
-  type Stage,
-} from '../hashstage/index.js';
-import type { RenderedBlob } from '../workers/index.js';
+} from './layout.js';
+import type { Stage } from './stage.js';
+import { propertyWords } from './writer.js';
 
-const COMPATIBLE = 'compatible';
 const LENGTH_8_WIRE = swap32(8);
 /** From this many words on, one call copies a value faster than a loop. */
 const LARGE_VALUE = 32;
 const AT_SIGN = '@'.charCodeAt(0);
 
-/** What the first pass over a driver's shards found. */
+const encoder = new TextEncoder();
+
+/** What the first pass over the shards of one node of the frame found. */
 interface Collected {
-  /** The first child of the driver's root, 0 for none; the others follow by their links. */
+  /** The first of their top nodes, 0 for none; the others follow by their links. */
   readonly top: NodeRef;
-  /** Words of all nodes below the root, in wire form. */
+  /** Words of all their nodes, in wire form. */
   readonly words: number;
   readonly nodes: number;
 }
 
 /**
- * Turns the stage into the FDTs of drivers: mode `hash`'s way. Single-threaded, after all writers are done.
+ * Turns the stage into FDTs: mode `hash`'s way. Single-threaded, after all writers are done.
  *
- * Two passes for each driver: the first takes one step a fragment, links fragments to nodes and nodes to parents in the
+ * Two passes for each FDT: the first takes one step a fragment, links fragments to nodes and nodes to parents in the
  * order of the shards, checks what only shows when all shards are seen together, and adds up the size; the second writes
  * every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who interned a
  * name first.
@@ -80,7 +81,6 @@ export class Finalizer {
   readonly #stage: Stage;
   readonly #words: Int32Array;
   readonly #names: (string | undefined)[];
-  readonly #compatibleId: number;
   /** By name id: the string offset in the blob being made, in wire order. Only those of names in use have a meaning. */
   readonly #offsets: Int32Array;
   /** By name id: the number of the blob that uses it, or of the node that last had it. */
@@ -97,11 +97,14 @@ export class Finalizer {
   readonly #sibling: Int32Array;
   #blob = 0;
   #properties = 0;
+  /** Of the FDT being made: the string offset of each name in its frame, in wire order; what its shards come to. */
+  #frameOffsets = new Map<string, number>();
+  #collected = new Map<FdtFrame, Collected>();
+  #parts = new Map<string, RenderedBlob>();
 
   constructor(stage: Stage) {
     this.#stage = stage;
     this.#words = stage.words;
-    this.#compatibleId = stage.nameId(COMPATIBLE);
     this.#names = stage.names();
     this.#offsets = new Int32Array(this.#names.length);
     this.#stamps = new Int32Array(this.#names.length);
@@ -110,18 +113,27 @@ export class Finalizer {
     [this.#child, this.#lastChild, this.#sibling] = [byNode(), byNode(), byNode()];
   }
 
-  /**
-   * Writes the FDT of a driver with these shards, in their order, into `target` (4-byte aligned).
-   *
-   * KHO_EEXIST for a property that two shards gave one node; KHO_EINVAL for siblings that libfdt could not tell apart;
-   * KHO_ENOSPC if `target` is too small.
-   */
+  /** Writes an FDT whose root has this compatible, and these shards below it. See {@link renderFrame}. */
   render(shards: readonly number[], compatible: string, target: Uint8Array): RenderedBlob {
-    const collected = this.#collect(shards);
-    const compatibleWords = align4(compatible.length + 1) / 4;
-    // BEGIN, "" and compatible of the root; its END, and the tag that ends the block.
-    const structWords = collected.words + 2 + PROPERTY_VALUE + compatibleWords + 2;
-    const strings = this.#assignOffsets(this.#usedNames(shards));
+    const properties = new Map([['compatible', encoder.encode(`${compatible}\0`)]]);
+    return this.renderFrame({ name: '', properties, children: new Map(), shards }, target);
+  }
+
+  /**
+   * Writes an FDT with this frame, and in it what its shards wrote, in their order, into `target` (4-byte aligned).
+   *
+   * KHO_EEXIST for a property that two shards gave one node, or that is the frame's to insert; KHO_EINVAL for siblings
+   * that libfdt could not tell apart; both name the driver if it is a node of the frame. KHO_ENOSPC if `target` is too
+   * small.
+   */
+  renderFrame(frame: FdtFrame, target: Uint8Array): RenderedFrame {
+    this.#blob++;
+    this.#collected = new Map();
+    this.#parts = new Map();
+    const ids: number[] = [];
+    const frameNames = new Set<string>();
+    const structWords = this.#measure(frame, ids, frameNames) + 1; // and the tag that ends the block
+    const strings = this.#assignOffsets(ids, frameNames);
     const structAt = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE;
     const stringsAt = structAt + structWords * 4;
     const size = stringsAt + strings.length;
@@ -130,28 +142,57 @@ export class Finalizer {
     }
     const out = new Int32Array(target.buffer, target.byteOffset, Math.floor(target.length / 4));
     writeHeader(out, size, structAt, stringsAt, strings.length);
-    let at = structAt / 4;
-    out[at++] = FDT_BEGIN_NODE_WIRE;
-    out[at++] = 0;
-    out[at++] = FDT_PROP_WIRE;
-    out[at++] = swap32(compatible.length + 1);
-    out[at++] = this.#offsets[this.#compatibleId];
-    out[at + compatibleWords - 1] = 0;
-    for (let index = 0; index < compatible.length; index++) target[at * 4 + index] = compatible.charCodeAt(index);
-    target[at * 4 + compatible.length] = 0;
-    at += compatibleWords;
-    this.#properties = 1;
-    at = this.#renderSiblings(collected.top, out, at);
-    out[at++] = FDT_END_NODE_WIRE;
-    out[at] = FDT_END_WIRE;
+    this.#properties = 0;
+    const end = this.#renderFrameNode(frame, target, out, structAt / 4);
+    out[end] = FDT_END_WIRE;
     target.set(strings, stringsAt);
-    return { size, nodes: collected.nodes + 1, properties: this.#properties };
+    let nodes = 0;
+    for (const part of this.#collected.values()) nodes += part.nodes;
+    return { size, nodes: nodes + countNodes(frame), properties: this.#properties, parts: this.#parts };
+  }
+
+  /** First pass over a node of the frame: its words in wire form, with all that comes below it. */
+  #measure(frame: FdtFrame, ids: number[], frameNames: Set<string>): number {
+    let words = nodeWords(frame.name.length);
+    for (const [name, value] of frame.properties) {
+      frameNames.add(name);
+      words += valueWords(value);
+    }
+    for (const child of frame.children.values()) words += this.#measure(child, ids, frameNames);
+    if (frame.shards === undefined) return words;
+    try {
+      const collected = this.#collect(frame.shards);
+      this.#collected.set(frame, collected);
+      this.#useNames(frame.shards, ids);
+      words += collected.words;
+      if (frame.insert !== undefined) {
+        frameNames.add(frame.insert.name);
+        words += this.#measureInsert(collected.top, frame.insert);
+      }
+      return words;
+    } catch (error) {
+      throw frame.name === '' ? error : KhoError.from(error).with({ driver: frame.name });
+    }
+  }
+
+  #measureInsert(top: NodeRef, { name, values }: InsertedProperty): number {
+    const id = this.#names.indexOf(name);
+    if (id >= 0 && this.#stamps[id] === this.#blob) {
+      const text = `a shard wrote a property '${name}', which only the core may give to a node of this FDT`;
+      throw new KhoError('KHO_EEXIST', text, { property: name });
+    }
+    let words = 0;
+    for (let ref = top; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
+      const value = values.get(this.#stage.nodeName(ref));
+      if (value !== undefined) words += valueWords(value);
+    }
+    return words;
   }
 
   /** First pass: one step for each fragment. */
   #collect(shards: readonly number[]): Collected {
     const words = this.#words;
-    const blob = ++this.#blob;
+    const blob = this.#blob;
     const [blobs, first, last, child, lastChild, sibling] = [
       this.#blobs,
       this.#first,
@@ -191,7 +232,7 @@ export class Finalizer {
         this.#shards[id] = shard;
         nodes++;
         const length = words[ref + NODE_LENGTH];
-        size += 2 + (length >>> 2) + 1;
+        size += nodeWords(length);
         // The parent was opened before, by the same shard. A driver's root is no node of the stage.
         const parent = words[ref + NODE_PARENT];
         if (parent > 0) {
@@ -260,13 +301,11 @@ export class Finalizer {
     }
   }
 
-  /** The ids of the names that properties of these shards have: from the shards' lists, or from the properties themselves. */
-  #usedNames(shards: readonly number[]): number[] {
+  /** Adds the ids of the names that properties of these shards have: from the shards' lists, or from the properties. */
+  #useNames(shards: readonly number[], used: number[]): void {
     const words = this.#words;
     const stamps = this.#stamps;
     const blob = this.#blob;
-    const used = [this.#compatibleId];
-    stamps[this.#compatibleId] = blob;
     const use = (name: number): void => {
       if (stamps[name] === blob) return;
       stamps[name] = blob;
@@ -288,40 +327,102 @@ export class Finalizer {
         }
       }
     }
-    return used;
   }
 
   /** Gives every used name its place in the strings block, sorted, and returns the block. */
-  #assignOffsets(ids: readonly number[]): Uint8Array {
-    const used = ids.map((id): [string, number] => [this.#names[id] ?? '', id]);
-    used.sort(([a], [b]) => (a < b ? -1 : 1));
-    const block = new Uint8Array(used.reduce((sum, [name]) => sum + name.length + 1, 0));
+  #assignOffsets(ids: readonly number[], frameNames: ReadonlySet<string>): Uint8Array {
+    const idOf = new Map(ids.map((id): [string, number] => [this.#names[id] ?? '', id]));
+    const used = [...new Set([...idOf.keys(), ...frameNames])].sort((a, b) => (a < b ? -1 : 1));
+    const block = new Uint8Array(used.reduce((sum, name) => sum + name.length + 1, 0));
+    this.#frameOffsets = new Map();
     let at = 0;
-    for (const [name, id] of used) {
-      this.#offsets[id] = swap32(at);
+    for (const name of used) {
+      const id = idOf.get(name);
+      if (id !== undefined) this.#offsets[id] = swap32(at);
+      if (frameNames.has(name)) this.#frameOffsets.set(name, swap32(at));
       for (let index = 0; index < name.length; index++) block[at++] = name.charCodeAt(index);
       at++;
     }
     return block;
   }
 
+  /** Second pass: writes a node of the frame and all below it at word `start`; returns where it ends. */
+  #renderFrameNode(frame: FdtFrame, target: Uint8Array, out: Int32Array, start: number): number {
+    const before = this.#properties;
+    let to = start;
+    out[to++] = FDT_BEGIN_NODE_WIRE;
+    to = putText(frame.name, target, out, to);
+    for (const [name, value] of frame.properties) to = this.#putProperty(name, value, target, out, to);
+    for (const child of frame.children.values()) to = this.#renderFrameNode(child, target, out, to);
+    const collected = this.#collected.get(frame);
+    if (collected !== undefined && frame.insert === undefined) to = this.#renderSiblings(collected.top, out, to);
+    else if (collected !== undefined) to = this.#renderInserted(collected.top, frame.insert, target, out, to);
+    out[to++] = FDT_END_NODE_WIRE;
+    if (collected !== undefined) {
+      const [nodes, properties] = [collected.nodes + 1, this.#properties - before];
+      this.#parts.set(frame.name, { size: (to - start) * 4, nodes, properties });
+    }
+    return to;
+  }
+
+  /** Top nodes with a property of the frame's: as {@link #renderSiblings} otherwise. */
+  #renderInserted(
+    top: NodeRef,
+    insert: InsertedProperty | undefined,
+    target: Uint8Array,
+    out: Int32Array,
+    start: number,
+  ): number {
+    let to = start;
+    for (let ref = top; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
+      const value = insert?.values.get(this.#stage.nodeName(ref));
+      to = this.#beginNode(ref, out, to);
+      if (insert !== undefined && value !== undefined) to = this.#putProperty(insert.name, value, target, out, to);
+      to = this.#finishNode(ref, out, to);
+    }
+    return to;
+  }
+
+  #putProperty(name: string, value: Uint8Array, target: Uint8Array, out: Int32Array, start: number): number {
+    const end = start + valueWords(value);
+    out[end - 1] = 0; // what pads the value to words
+    out[start + PROPERTY_TAG] = FDT_PROP_WIRE;
+    out[start + PROPERTY_LENGTH] = swap32(value.length);
+    out[start + PROPERTY_NAME] = this.#frameOffsets.get(name) ?? 0;
+    target.set(value, (start + PROPERTY_VALUE) * 4);
+    this.#properties++;
+    return end;
+  }
+
   /** Second pass: writes a node, what is below it, and its later siblings at word `start` of `out`; returns where they end. */
   #renderSiblings(first: NodeRef, out: Int32Array, start: number): number {
+    let to = start;
+    for (let ref = first; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
+      to = this.#finishNode(ref, out, this.#beginNode(ref, out, to));
+    }
+    return to;
+  }
+
+  #beginNode(ref: NodeRef, out: Int32Array, start: number): number {
     const words = this.#words;
     let to = start;
-    for (let ref = first; ref !== 0; ) {
-      const id = words[ref + NODE_ID];
-      out[to++] = FDT_BEGIN_NODE_WIRE;
-      const nameWords = (words[ref + NODE_LENGTH] >>> 2) + 1;
-      for (let word = 0; word < nameWords; word++) out[to++] = words[ref + NODE_TEXT + word];
-      for (let fragment = this.#first[id]; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
-        to = this.#renderFragment(fragment, out, to);
-      }
-      const child = this.#child[id];
-      if (child !== 0) to = this.#renderSiblings(child, out, to);
-      out[to++] = FDT_END_NODE_WIRE;
-      ref = this.#sibling[id];
+    out[to++] = FDT_BEGIN_NODE_WIRE;
+    const nameWords = (words[ref + NODE_LENGTH] >>> 2) + 1;
+    for (let word = 0; word < nameWords; word++) out[to++] = words[ref + NODE_TEXT + word];
+    return to;
+  }
+
+  /** All of a node behind its name. */
+  #finishNode(ref: NodeRef, out: Int32Array, start: number): number {
+    const words = this.#words;
+    const id = words[ref + NODE_ID];
+    let to = start;
+    for (let fragment = this.#first[id]; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
+      to = this.#renderFragment(fragment, out, to);
     }
+    const child = this.#child[id];
+    if (child !== 0) to = this.#renderSiblings(child, out, to);
+    out[to++] = FDT_END_NODE_WIRE;
     return to;
   }
 
@@ -357,6 +458,30 @@ export class Finalizer {
     this.#properties += properties;
     return to;
   }
+}
+
+/** Words of a node without anything in it: BEGIN, the name with its NUL, END. */
+function nodeWords(nameLength: number): number {
+  return 2 + (nameLength >>> 2) + 1;
+}
+
+/** Words of a property of the frame's. */
+function valueWords(value: Uint8Array): number {
+  return PROPERTY_VALUE + align4(value.length) / 4;
+}
+
+function countNodes(frame: FdtFrame): number {
+  let nodes = 1;
+  for (const child of frame.children.values()) nodes += countNodes(child);
+  return nodes;
+}
+
+/** Writes a name with its NUL, padded to words, at word `at`; returns where it ends. */
+function putText(text: string, target: Uint8Array, out: Int32Array, at: number): number {
+  const end = at + (text.length >>> 2) + 1;
+  out[end - 1] = 0;
+  for (let index = 0; index < text.length; index++) target[at * 4 + index] = text.charCodeAt(index);
+  return end;
 }
 
 function writeHeader(out: Int32Array, size: number, structAt: number, stringsAt: number, stringsSize: number): void {
