@@ -1,20 +1,30 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { Finalizer, Stage } from '../hashstage/index.js';
-import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
+import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
+import {
+  ExtentTable,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  RadixTree,
+  type ShardExtents,
+  SharedPhysicalMemory,
+} from '../memblock/index.js';
 import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
-import { renderStage } from './render-stage.js';
-import { renderShardTrees } from './render-tree.js';
+import { PropertyNames } from './property-names.js';
+import { renderStructBlocks } from './render-struct-blocks.js';
+import { replayShard } from './replay-shard.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
 import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
+import { StructBlockSink } from './struct-block-sink.js';
+import { StructBlocks } from './struct-blocks.js';
 import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
-import { PropertyNames, TreeSink } from './tree-sink.js';
 import { WorkList } from './work-list.js';
 
 const encoder = new TextEncoder();
@@ -38,9 +48,9 @@ export class RunState {
   #prepared: ReadonlyMap<number, unknown> = new Map();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
-  /** Mode `sequential`: the shards' trees, and their property names. */
-  readonly #trees = new Map<number, TreeSink>();
-  readonly #names: PropertyNames;
+  /** Modes without a stage: what the shards write, and where. */
+  readonly #sinks = new Map<number, StructBlockSink>();
+  readonly #blocks: StructBlocks;
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -49,9 +59,11 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
-    // Early nodes are in the stage: a name has one id, whichever of the two a shard writes to.
-    this.#names = new PropertyNames(description.mode === 'subfdt' ? this.#stage : undefined);
-    const { shardFdts } = description;
+    const { mode, shards, shardFdts } = description;
+    // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
+    const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
+    const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
+    this.#blocks = new StructBlocks(mode === 'sequential' ? declared : undefined, names);
     if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
@@ -102,14 +114,24 @@ export class RunState {
     const start = this.#now();
     const answer = { threadId, attached: true };
     try {
-      const treeOf = (shard: number): TreeSink | undefined => this.#trees.get(shard);
-      const value = renderShardTrees(frame, treeOf, { memory: this.#memory, address, size: room });
+      const value = this.#renderInto(frame, physicalAddress(address), room);
       return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
       const spans = Float64Array.of(start, this.#now());
       return { ...answer, spans, values: [], failures: [{ position: 0, error }] };
     }
+  }
+
+  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
+    const render = (target: Uint8Array): RenderedFrame =>
+      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
+    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
+    const target = new Uint8Array(room);
+    const blob = render(target);
+    this.#memory.write(address, target.subarray(0, blob.size));
+    return blob;
   }
 
   #now(): number {
@@ -162,13 +184,9 @@ export class RunState {
     if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
     const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
     const frame = { name: '', properties, children: new Map(), shards: [shard] };
-    this.#shardFdts.finish(shard, ({ address, size }) => {
-      const room = { memory: this.#memory, address, size };
-      const tree = this.#trees.get(shard);
-      this.#trees.delete(shard);
-      if (tree !== undefined) return renderShardTrees(frame, () => tree, room);
-      return renderStage(new Finalizer(this.#stage), frame, room);
-    });
+    this.#shardFdts.finish(shard, ({ address, size }) => this.#renderInto(frame, address, size));
+    this.#sinks.delete(shard);
+    this.#blocks.clear();
   }
 
   #callSerialize(shard: number): void {
@@ -235,17 +253,16 @@ export class RunState {
     }
     const { maxBytes } = this.#shard(shard);
     const { mode } = this.description;
-    // Early nodes are written by another thread, perhaps, than the rest: in mode `subfdt`, too, they go to the stage.
-    const isEarly = mode === 'subfdt' && (phase !== 'serialize' || !this.#stage.isShardEmpty(shard));
-    if (mode === 'hash' || isEarly) {
+    if (mode === 'hash' || (mode === 'subfdt' && phase !== 'serialize')) {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
-    let tree = this.#trees.get(shard);
-    if (tree === undefined) {
-      tree = new TreeSink(this.#names, instance.name, maxBytes);
-      this.#trees.set(shard, tree);
+    let sink = this.#sinks.get(shard);
+    if (sink === undefined) {
+      sink = new StructBlockSink(this.#blocks, instance.name, maxBytes);
+      this.#sinks.set(shard, sink);
+      if (mode === 'subfdt' && !this.#stage.isShardEmpty(shard)) replayShard(this.#stage, shard, sink);
     }
-    return tree;
+    return sink;
   }
 
   #state(item: number, instance: InstanceDescription): unknown {

@@ -3,19 +3,17 @@ import { KhoError } from 'khorus';
 import { FdtReader, TreeNode } from 'khorus/fdt';
 import { expect, test } from 'vitest';
 import { type FdtFrame, Finalizer, type RenderedFrame, Stage } from '#dist/hashstage/index.js';
-import { physicalAddress, SharedPhysicalMemory } from '#dist/memblock/index.js';
-import { renderShardTrees } from '#dist/workers/render-tree.js';
+import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
 import type { NodeSink } from '#dist/workers/sink.js';
 import { StageSink } from '#dist/workers/stage-sink.js';
-import { PropertyNames, TreeSink } from '#dist/workers/tree-sink.js';
+import { StructBlockSink } from '#dist/workers/struct-block-sink.js';
+import { StructBlocks } from '#dist/workers/struct-blocks.js';
 
 const ROOM = 2 ** 16;
 const MAX_BYTES = 4096;
 const DRIVERS = ['alpha', 'beta'] as const;
 /** Two shards a driver: of one instance, or of two. */
 const SHARDS = [0, 1, 2, 3];
-const start = physicalAddress(0);
-const memory = SharedPhysicalMemory.create([{ base: start, size: ROOM, nid: 0, backed: true }]);
 
 interface Write {
   readonly shard: number;
@@ -57,8 +55,8 @@ function written(writes: readonly Write[], instanceOf: (shard: number) => string
     (index) =>
       new StageSink(stage, { index, driver: Math.floor(index / 2), instance: instanceOf(index), maxBytes: MAX_BYTES }),
   );
-  const names = new PropertyNames();
-  const trees = SHARDS.map((index) => new TreeSink(names, instanceOf(index), MAX_BYTES));
+  const blocks = new StructBlocks(0);
+  const direct = SHARDS.map((index) => new StructBlockSink(blocks, instanceOf(index), MAX_BYTES));
   const call = (sink: NodeSink, { child, name, value }: Write): boolean => {
     try {
       sink.bytes(child === undefined ? sink.root : sink.open(sink.root, child), sink.nameId(name), value);
@@ -69,7 +67,7 @@ function written(writes: readonly Write[], instanceOf: (shard: number) => string
     }
   };
   for (const one of writes) {
-    const [a, b] = [staged[one.shard], trees[one.shard]] as [NodeSink, NodeSink];
+    const [a, b] = [staged[one.shard], direct[one.shard]] as [NodeSink, NodeSink];
     expect(call(a, one)).toBe(call(b, one));
   }
   return {
@@ -79,9 +77,9 @@ function written(writes: readonly Write[], instanceOf: (shard: number) => string
       return { rendered, bytes: target.subarray(0, rendered.size) };
     },
     direct: (frame: FdtFrame, room: number) => {
-      memory.fill(start, ROOM, 0xee);
-      const rendered = renderShardTrees(frame, (shard) => trees[shard], { memory, address: start, size: room });
-      return { rendered, bytes: memory.read(start, rendered.size) };
+      const target = new Uint8Array(room).fill(0xee);
+      const rendered = renderStructBlocks(blocks, frame, (shard) => direct[shard], target);
+      return { rendered, bytes: target.subarray(0, rendered.size) };
     },
   };
 }
@@ -95,7 +93,7 @@ function attempt(render: () => { rendered: RenderedFrame; bytes: Uint8Array }) {
   }
 }
 
-test('stage and plain trees render any frame to the same bytes, in exactly the same room', () => {
+test('stage and struct blocks render any frame to the same bytes, in exactly the same room', () => {
   const counts = { rendered: 0, refused: 0 };
   fc.assert(
     fc.property(
