@@ -4,6 +4,8 @@ export { DriverHost, type TaskRunner } from './driver-host.js';
 export { loadDriver } from './load-driver.js';
 export { Random } from './random.js';
 export * from './run-description.js';
+export { ShardFdtTable } from './shard-fdt-table.js';
+export type { ShardFdtRoom } from './shard-fdts.js';
 export { stateDigest } from './state-digest.js';
 export * from './task.js';
 export { WorkList } from './work-list.js';

@@ -1,19 +1,33 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { Stage } from '../hashstage/index.js';
-import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
-import { CallbackScope } from './callback-scope.js';
+import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
+import {
+  ExtentTable,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  RadixTree,
+  type ShardExtents,
+  SharedPhysicalMemory,
+} from '../memblock/index.js';
+import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
-import { renderShardTrees } from './render-tree.js';
+import { PropertyNames } from './property-names.js';
+import { renderStructBlocks } from './render-struct-blocks.js';
+import { replayShard } from './replay-shard.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
+import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
+import { StructBlockSink } from './struct-block-sink.js';
+import { StructBlocks } from './struct-blocks.js';
 import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
-import { PropertyNames, TreeSink } from './tree-sink.js';
 import { WorkList } from './work-list.js';
+
+const encoder = new TextEncoder();
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -25,6 +39,8 @@ export class RunState {
   readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #tracker: RadixTree;
   readonly #stage: Stage;
+  /** Mode `subfdt` alone. */
+  readonly #shardFdts: ShardFdts | undefined;
   /** Ids of the property names that this thread has checked. */
   readonly #nameIds = new Map<string, number>();
   readonly #options = new Map<number, unknown>();
@@ -32,9 +48,9 @@ export class RunState {
   #prepared: ReadonlyMap<number, unknown> = new Map();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
-  /** Mode `sequential`: the shards' trees, and their property names. */
-  readonly #trees = new Map<number, TreeSink>();
-  readonly #names = new PropertyNames();
+  /** Modes without a stage: what the shards write, and where. */
+  readonly #sinks = new Map<number, StructBlockSink>();
+  readonly #blocks: StructBlocks;
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -43,6 +59,12 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
+    const { mode, shards, shardFdts } = description;
+    // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
+    const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
+    const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
+    this.#blocks = new StructBlocks(mode === 'sequential' ? declared : undefined, names);
+    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
   static async attach(description: RunDescription): Promise<RunState> {
@@ -92,14 +114,24 @@ export class RunState {
     const start = this.#now();
     const answer = { threadId, attached: true };
     try {
-      const treeOf = (shard: number): TreeSink | undefined => this.#trees.get(shard);
-      const value = renderShardTrees(frame, treeOf, { memory: this.#memory, address, size: room });
+      const value = this.#renderInto(frame, physicalAddress(address), room);
       return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
       const spans = Float64Array.of(start, this.#now());
       return { ...answer, spans, values: [], failures: [{ position: 0, error }] };
     }
+  }
+
+  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
+    const render = (target: Uint8Array): RenderedFrame =>
+      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
+    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
+    const target = new Uint8Array(room);
+    const blob = render(target);
+    this.#memory.write(address, target.subarray(0, blob.size));
+    return blob;
   }
 
   #now(): number {
@@ -147,6 +179,17 @@ export class RunState {
   }
 
   #serialize(shard: number): void {
+    this.#callSerialize(shard);
+    const driver = this.description.drivers[this.#instance(this.#shard(shard).instance).driver];
+    if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
+    const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
+    const frame = { name: '', properties, children: new Map(), shards: [shard] };
+    this.#shardFdts.finish(shard, ({ address, size }) => this.#renderInto(frame, address, size));
+    this.#sinks.delete(shard);
+    this.#blocks.clear();
+  }
+
+  #callSerialize(shard: number): void {
     const { instance: item } = this.#shard(shard);
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
@@ -177,7 +220,7 @@ export class RunState {
       shards.push({
         extents: this.#extentsOf(shard),
         sink: () => {
-          sink ??= this.#sink(shard, instance);
+          sink ??= this.#sink(shard, instance, scope.phase);
           return sink;
         },
       });
@@ -202,22 +245,24 @@ export class RunState {
     return extents;
   }
 
-  #sink(shard: number, instance: InstanceDescription): NodeSink {
+  #sink(shard: number, instance: InstanceDescription, phase: CallbackPhase): NodeSink {
     if (this.#driver(instance).blob === 'raw') {
       throw new KhoError('KHO_EPERM', 'a driver with a raw blob has no nodes: write its bytes with memory.write', {
         call: 'node',
       });
     }
     const { maxBytes } = this.#shard(shard);
-    if (this.description.mode === 'hash') {
+    const { mode } = this.description;
+    if (mode === 'hash' || (mode === 'subfdt' && phase !== 'serialize')) {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
-    let tree = this.#trees.get(shard);
-    if (tree === undefined) {
-      tree = new TreeSink(this.#names, instance.name, maxBytes);
-      this.#trees.set(shard, tree);
+    let sink = this.#sinks.get(shard);
+    if (sink === undefined) {
+      sink = new StructBlockSink(this.#blocks, instance.name, maxBytes);
+      this.#sinks.set(shard, sink);
+      if (mode === 'subfdt' && !this.#stage.isShardEmpty(shard)) replayShard(this.#stage, shard, sink);
     }
-    return tree;
+    return sink;
   }
 
   #state(item: number, instance: InstanceDescription): unknown {

@@ -1,10 +1,10 @@
 import type { NodeRef } from '../hashstage/index.js';
 
 /**
- * Where a shard's nodes go: the stage (mode `hash`) or a tree of its own (mode `sequential`).
+ * Where a shard's nodes go: the stage (mode `hash`) or the struct blocks of one thread (mode `sequential`).
  *
  * Nodes are small integers whose meaning is the sink's. Names are ids from {@link NodeSink.nameId}. Values are native
- * little-endian. Both sinks charge the same bytes against the shard's bound and give the same errors.
+ * little-endian. All sinks charge the same bytes against the shard's bound and give the same errors.
  */
 export interface NodeSink {
   /** The instance's node. */

@@ -1,5 +1,6 @@
 import { KhoError } from '../errors.js';
 import { nodeSize, propertySize } from '../fdt/index.js';
+import type { PropertyNames } from './property-names.js';
 import type { NodeSink } from './sink.js';
 
 /** One node of a shard's tree. `id` is its index in the shard. */
@@ -11,8 +12,8 @@ export interface ShardTreeNode {
 }
 
 /**
- * The sink of mode `sequential`: a plain tree for each shard, in the memory of the one thread that runs everything.
- * It shares no code with the stage, so that equal bytes of both modes prove something.
+ * A shard's nodes as a plain tree, in the memory of one thread: where {@link StructBlockSink} goes on when a callback
+ * does not write front to back. Nodes are numbered in the order of opening.
  */
 export class TreeSink implements NodeSink {
   readonly root = 0;
@@ -148,28 +149,5 @@ export class TreeSink implements NodeSink {
       return undefined;
     };
     return find(this.tree, `/${this.tree.name}`) ?? '/';
-  }
-}
-
-/** Property names as numbers, for one thread. */
-export class PropertyNames {
-  readonly #ids = new Map<string, number>();
-  readonly #texts: string[] = [];
-
-  id(name: string): number {
-    let id = this.#ids.get(name);
-    if (id === undefined) {
-      id = this.#texts.length;
-      this.#ids.set(name, id);
-      this.#texts.push(name);
-    }
-    return id;
-  }
-
-  /** KHO_EINVAL for a number that is no name. */
-  text(id: number): string {
-    const text = this.#texts[id];
-    if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
-    return text;
   }
 }

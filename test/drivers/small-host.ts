@@ -5,8 +5,9 @@ import { ExtentTable, naturalOrders, PAGE_SIZE } from '#dist/memblock/index.js';
 import { CallbackScope } from '#dist/workers/callback-scope.js';
 import type { PropertyName } from '#dist/workers/driver.js';
 import { SinkNodeWriter } from '#dist/workers/node-writer.js';
+import { PropertyNames } from '#dist/workers/property-names.js';
 import { stateDigest } from '#dist/workers/state-digest.js';
-import { PropertyNames, type ShardTreeNode, TreeSink } from '#dist/workers/tree-sink.js';
+import { type ShardTreeNode, TreeSink } from '#dist/workers/tree-sink.js';
 
 /** Above 4 GiB, so that an address that loses its upper half is noticed; 4 MiB aligned. */
 const MEMORY_BASE = 0x1_4000_0000;

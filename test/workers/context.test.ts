@@ -12,8 +12,9 @@ import { type CallbackPhase, CallbackScope, type ContextCall } from '#dist/worke
 import type { PropertyName } from '#dist/workers/driver.js';
 import { DriverContext } from '#dist/workers/driver-context.js';
 import { SinkNodeWriter } from '#dist/workers/node-writer.js';
-import { renderShardTrees } from '#dist/workers/render-tree.js';
-import { PropertyNames, TreeSink } from '#dist/workers/tree-sink.js';
+import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
+import { StructBlockSink } from '#dist/workers/struct-block-sink.js';
+import { StructBlocks } from '#dist/workers/struct-blocks.js';
 
 const page = (number: number): PhysicalAddress => physicalAddress(number * PAGE_SIZE);
 /** Where the two shards' pages lie; pages 16 up to there are the tracker's tables. */
@@ -29,8 +30,8 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
   const extents = ExtentTable.create(
     GRANTED.map((base) => ({ pages: PAGES_EACH, ranges: [{ base, pages: PAGES_EACH }] })),
   );
-  const names = new PropertyNames();
-  const sinks = GRANTED.map(() => new TreeSink(names, 'nsim0', 4096));
+  const blocks = new StructBlocks();
+  const sinks = GRANTED.map(() => new StructBlockSink(blocks, 'nsim0', 4096));
   let statesMade = 0;
   const scope = new CallbackScope(phase);
   const context = new DriverContext(scope, {
@@ -221,13 +222,14 @@ describe('a context', () => {
 describe('the values of a node', () => {
   /** A node to write to, and the properties that came of it. */
   function scratchNode() {
-    const sink = new TreeSink(new PropertyNames(), 'nsim0', 65536);
+    const blocks = new StructBlocks();
+    const sink = new StructBlockSink(blocks, 'nsim0', 65536);
     const node = new SinkNodeWriter(new CallbackScope('serialize'), sink, sink.root);
     const read = () => {
-      const memory = SharedPhysicalMemory.create([{ base: page(0), size: 2 ** 20, nid: 0, backed: true }]);
       const frame = { name: '', properties: new Map(), children: new Map(), shards: [0] };
-      const { size } = renderShardTrees(frame, () => sink, { memory, address: page(16), size: 65536 });
-      return FdtReader.open(memory.read(page(16), size), { strict: true }).root.get('nsim0');
+      const target = new Uint8Array(65536);
+      const { size } = renderStructBlocks(blocks, frame, () => sink, target);
+      return FdtReader.open(target.subarray(0, size), { strict: true }).root.get('nsim0');
     };
     return { node, sink, read };
   }

@@ -2,11 +2,14 @@ import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { expect, test } from 'vitest';
 import { driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
-import { physicalAddress, SharedPhysicalMemory } from '#dist/memblock/index.js';
-import { renderShardTrees } from '#dist/workers/render-tree.js';
+import { PropertyNames } from '#dist/workers/property-names.js';
+import { renderStructBlocks } from '#dist/workers/render-struct-blocks.js';
 import type { NodeSink } from '#dist/workers/sink.js';
 import { StageSink } from '#dist/workers/stage-sink.js';
-import { PropertyNames, TreeSink } from '#dist/workers/tree-sink.js';
+import { StructBlockSink } from '#dist/workers/struct-block-sink.js';
+import { StructBlocks } from '#dist/workers/struct-blocks.js';
+import { TreeSink } from '#dist/workers/tree-sink.js';
+import { renderPlainTrees } from './plain-renderer.js';
 
 const SHARDS = 3;
 const ROOM = 2 ** 18;
@@ -70,8 +73,7 @@ function blobOf(render: () => Uint8Array): Uint8Array | string {
   }
 }
 
-test('the stage and the plain trees answer every call alike, charge alike, and render the same bytes', () => {
-  const memory = SharedPhysicalMemory.create([{ base: physicalAddress(0), size: ROOM, nid: 0, backed: true }]);
+test('the stage, the struct blocks and plain trees answer every call alike, charge alike, and render the same bytes', () => {
   const counts = { rendered: 0, refused: 0, removed: 0 };
   const properties = new Map([['compatible', new TextEncoder().encode('x-v1\0')]]);
   const frame = { name: '', properties, children: new Map(), shards: [0, 1, 2] };
@@ -83,28 +85,34 @@ test('the stage and the plain trees answer every call alike, charge alike, and r
       const staged = shards.map(stageSink);
       const names = new PropertyNames();
       const trees = shards.map(() => new TreeSink(names, 'i', maxBytes));
+      const blocks = new StructBlocks(0);
+      const direct = shards.map(() => new StructBlockSink(blocks, 'i', maxBytes));
       for (const each of steps) {
         if (each.reattach) staged[each.shard] = stageSink(each.shard);
         const answer = outcome(staged[each.shard] as NodeSink, each);
         expect(answer).toEqual(outcome(trees[each.shard] as NodeSink, each));
+        expect(answer).toEqual(outcome(direct[each.shard] as NodeSink, each));
         if (answer === true && each.call === 'remove') counts.removed++;
         const used = new ShardWriter(stage, each.shard, maxBytes).usedBytes;
         expect(used).toBe(trees[each.shard]?.usedBytes);
+        expect(used).toBe(direct[each.shard]?.usedBytes);
       }
-      memory.fill(physicalAddress(0), ROOM, 0xee);
-      const tree = blobOf(() => {
-        const { size } = renderShardTrees(frame, (shard) => trees[shard], { memory, address: 0, size: ROOM });
-        return memory.read(physicalAddress(0), size);
+      const tree = blobOf(() => renderPlainTrees(frame, (shard) => (trees[shard] as TreeSink).tree));
+      const room = new Uint8Array(ROOM).fill(0xee);
+      const copy = blobOf(() => {
+        const { size } = renderStructBlocks(blocks, frame, (shard) => direct[shard], room);
+        return room.subarray(0, size);
       });
       const target = new Uint8Array(ROOM).fill(0x77);
       const blob = blobOf(() => target.subarray(0, new Finalizer(stage).render(shards, 'x-v1', target).size));
       if (typeof blob === 'string') {
         counts.refused++;
         // Where two things are wrong at once, either may be told.
-        expect([blob, tree].every((code) => code === 'KHO_EEXIST' || code === 'KHO_EINVAL')).toBe(true);
+        expect([blob, tree, copy].every((code) => code === 'KHO_EEXIST' || code === 'KHO_EINVAL')).toBe(true);
       } else {
         counts.rendered++;
         expect(Buffer.from(blob).equals(Buffer.from(tree as Uint8Array))).toBe(true);
+        expect(Buffer.from(blob).equals(Buffer.from(copy as Uint8Array))).toBe(true);
       }
     }),
     { numRuns: 1500 },
