@@ -1,18 +1,23 @@
-/** The real path: a Coordinator with a Host, warm. From the first callback's dispatch to the finished blob. */
-import { type Mode, WorkerPool } from 'khorus';
-import { HandoverRunner, loadHost } from '../handover-runner.js';
+/** The real path, warm: from the dispatch of the first callback to the finished blob. */
+import { type BenchMode, HandoverRunner, loadInstances, phases } from '../handover-runner.js';
 import type { Measured } from '../harness/comparison.js';
-import { INSTANCES, type Load } from '../load.js';
+import type { Load } from '../load.js';
 
 export interface HandoverParameters {
-  readonly mode: Mode;
+  readonly mode: BenchMode;
   readonly workers: number;
+  readonly instances: number;
   readonly load: Load;
 }
 
-export default function handover({ mode, workers, load }: HandoverParameters): Measured {
-  const pool = new WorkerPool({ threads: workers });
-  const runner = new HandoverRunner(loadHost(), { mode, pool, load });
-  const properties = INSTANCES * load.nodes * load.properties;
-  return { measure: async () => (await runner.serializeAndFinalize()) / properties };
+export default function handover({ mode, workers, instances, load }: HandoverParameters): Measured {
+  const runner = new HandoverRunner(mode, workers, [loadInstances(load, instances)]);
+  const properties = instances * load.nodes * load.properties;
+  return {
+    measure: () =>
+      runner.handOver(({ timeline }) => {
+        const { start, end } = phases(timeline, 'serialize', 'finalize');
+        return ((end - start) * 1e6) / properties;
+      }),
+  };
 }
