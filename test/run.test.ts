@@ -3,8 +3,10 @@ import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, readSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { RunRecord } from 'khorus';
+import { joinSubFdts, readSubFdtLinks } from 'khorus/abi';
 import { FdtReader, FdtTree } from 'khorus/fdt';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { ImageMemory } from '#dist/memblock/index.js';
 import { dtcAccepts, dumpLines, judgedTest, libfdtBuild, libfdtDump } from './fdt/libfdt.js';
 import { khorus, ROOT } from './support/run.js';
 
@@ -15,6 +17,12 @@ const VARIANTS: Record<string, readonly string[]> = {
   'hash-4': ['--mode', 'hash', '--workers', '4'],
   sequential: ['--mode', 'sequential'],
 };
+/** The state in FDTs of its own, a shard each: other bytes, but the same for every number of workers. */
+const LINKED: Record<string, readonly string[]> = {
+  'subfdt-2': ['--mode', 'subfdt', '--workers', '2'],
+  'subfdt-1': ['--mode', 'subfdt', '--workers', '1'],
+  'subfdt-4': ['--mode', 'subfdt', '--workers', '4'],
+};
 
 describe('scenarios/host.yaml, handed over in every way', () => {
   let base = '';
@@ -22,7 +30,7 @@ describe('scenarios/host.yaml, handed over in every way', () => {
 
   beforeAll(async () => {
     base = mkdtempSync(join(tmpdir(), 'khorus-run-'));
-    for (const [name, args] of Object.entries(VARIANTS)) {
+    for (const [name, args] of Object.entries({ ...VARIANTS, ...LINKED })) {
       const result = await khorus(['run', SCENARIO, '--seed', '7', '--quiet', '--out', join(base, name), ...args]);
       expect([name, result.code, result.stdout, result.stderr]).toEqual([name, 0, '', '']);
     }
@@ -33,6 +41,41 @@ describe('scenarios/host.yaml, handed over in every way', () => {
     const digests = Object.keys(VARIANTS).map((name) => digestOf(join(base, name)));
     expect(Object.keys(digests[0] ?? {}).length).toBeGreaterThan(8);
     for (const digest of digests.slice(1)) expect(digest).toEqual(digests[0]);
+  });
+
+  test('mode subfdt writes the same bytes for every number of workers', () => {
+    const digests = Object.keys(LINKED).map((name) => digestOf(join(base, name)));
+    expect(digests[0]).not.toEqual(digestOf(join(base, 'hash-2')));
+    for (const digest of digests.slice(1)) expect(digest).toEqual(digests[0]);
+  });
+
+  test('the links of mode subfdt lead to the bytes that the other modes have in one FDT', () => {
+    const memory = ImageMemory.open(join(base, 'subfdt-2/ram.img'));
+    for (const { name } of record('subfdt-2').drivers) {
+      const links = FdtReader.open(new Uint8Array(readFileSync(join(base, 'subfdt-2/kho/out/sub_fdts', name))));
+      const tree = new FdtTree();
+      for (const property of links.root.properties()) tree.root.properties.set(property.name, property.value);
+      let linked = 0;
+      for (const node of links.root.children()) {
+        const fdts = (readSubFdtLinks(node) ?? []).map((link) => FdtReader.open(memory.read(link.address, link.size)));
+        tree.root.children.set(node.name, joinSubFdts(node.name, fdts));
+        linked += fdts.length;
+      }
+      expect([name, linked]).toEqual([name, record('subfdt-2').drivers.find((driver) => driver.name === name)?.shards]);
+      const whole = readFileSync(join(base, 'hash-2/kho/out/sub_fdts', name));
+      expect(Buffer.from(tree.render({ sortStrings: true })).equals(whole)).toBe(true);
+    }
+    memory.close();
+  });
+
+  test('all instances come back from mode subfdt too, and run.json counts the same nodes and properties', () => {
+    const key = (one: { driver: string; name: string; digest: string }) => `${one.driver}/${one.name} ${one.digest}`;
+    const { instances, successor, drivers } = record('subfdt-2');
+    expect(successor?.restored.map(key).sort()).toEqual(instances.map(key).sort());
+    expect(successor?.unclaimed).toEqual([]);
+    const counts = (name: string) => record(name).drivers.map((one) => [one.name, one.nodes, one.properties]);
+    expect(counts('subfdt-2')).toEqual(counts('hash-2'));
+    expect(drivers.length).toBe(6);
   });
 
   test('another seed hands over something else', async () => {

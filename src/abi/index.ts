@@ -18,6 +18,7 @@ export * from './memfd-luo.js';
 export * from './one-fdt.js';
 export * from './preserved-checks.js';
 export * from './profile.js';
-export { PROP_MEM, RESERVE_MEM_NODE_NAME } from './reserve-mem-node.js';
+export { PROP_MEM, RESERVE_MEM_NODE_NAME, readReserveMemMap } from './reserve-mem-node.js';
 export * from './scratch-array.js';
 export { type ReadableMemory, readUntrusted, type Structure, UntrustedMemory } from './structure.js';
+export * from './sub-fdt.js';

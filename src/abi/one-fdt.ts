@@ -1,6 +1,14 @@
 import { KhoError } from '../errors.js';
 import { type FdtNode, type FdtReader, TreeNode } from '../fdt/index.js';
-import { hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
+import {
+  type Folio,
+  hex,
+  naturalOrders,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  preservedPages,
+} from '../memblock/index.js';
 import { decodeKhoMem, type KhoMem } from './kho-mem.js';
 import { PROP_PRESERVED_MEMORY_MAP } from './kho-root.js';
 import type { KhoserBitmapBits } from './khoser-mem.js';
@@ -78,8 +86,20 @@ export interface OneFdt {
 
 /** A property `mem`: preserved memory, and the node that it belongs to. */
 export interface MemProperty {
+  /** Of the node. */
   readonly path: string;
-  readonly ranges: readonly KhoMem[];
+  readonly value: Uint8Array;
+}
+
+/** The preserved ranges that a property `mem` lists. KHO_EIMAGE for one that is malformed. */
+export function memRanges({ path, value }: MemProperty): KhoMem[] {
+  return decodeKhoMem(value, `${path === '/' ? '' : path}/${PROP_MEM}`);
+}
+
+/** The whole pages of a preserved range as objects: one, if it is the size of a folio and aligned to it. */
+export function memFolios(range: KhoMem): Iterable<Folio> {
+  const { address, pages } = preservedPages(range);
+  return naturalOrders(address, pages);
 }
 
 /**
@@ -139,9 +159,7 @@ function hasMem(node: FdtNode): boolean {
 
 function* memProperties(node: FdtNode): Generator<MemProperty, void> {
   const mem = node.property(PROP_MEM);
-  if (mem !== undefined) {
-    yield { path: node.path, ranges: decodeKhoMem(mem.value, `${node.path}/${PROP_MEM}`.replace('//', '/')) };
-  }
+  if (mem !== undefined) yield { path: node.path, value: mem.value };
   for (const child of node.children()) yield* memProperties(child);
 }
 

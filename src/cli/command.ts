@@ -9,6 +9,7 @@ import { VERSION } from '../version.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
+import { printProfiles } from './profiles-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
 import { ARCHES, checkedBudget, checkedFdtMax, MODES, OVERRUN_POLICIES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
@@ -167,6 +168,13 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     )
     .action(async (directory: string, options: CommonOptions & KexecCommandOptions) => {
       exit(await kexecImage(directory, options, terminalOf(options), signal));
+    });
+
+  common(program.command('profiles'))
+    .description('the KHO ABIs that khorus speaks, and how they differ')
+    .addHelpText('after', example('profiles', 'profiles --json'))
+    .action((options: CommonOptions) => {
+      printProfiles(terminalOf(options));
     });
 
   common(program.command('verify'))

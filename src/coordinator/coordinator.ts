@@ -2,10 +2,12 @@ import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileName
 import type { KexecImage } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
+import { PAGE_SIZE } from '../memblock/index.js';
 import {
   type DescribedRegistration,
   DriverHost,
   type RunDescription,
+  ShardFdtTable,
   type SnapshotDigests,
   type TaskRunner,
   WorkerPool,
@@ -14,6 +16,7 @@ import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
+import { LinkRenderer } from './link-renderer.js';
 import { checkOneFdt, OneFdt } from './one-fdt.js';
 import type { Finalized, HandoverOutput } from './output.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
@@ -73,6 +76,10 @@ export class Coordinator implements AsyncDisposable {
   constructor(host: Host, options: CoordinatorOptions) {
     this.#profile = profileNamed(options.profile);
     this.#fdtMax = options.fdtMax ?? ONE_FDT_ROOM;
+    if (options.mode === 'subfdt' && this.#profile.form === 'one-fdt') {
+      const text = `mode subfdt links FDTs to each other, and in profile ${this.#profile.name} all is in one`;
+      throw new KhoError('KHO_EINVAL', text, { field: 'mode' });
+    }
     if (options.fdtMax !== undefined) this.#checkRoom(options.fdtMax);
     if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
     this.host = host;
@@ -140,7 +147,7 @@ export class Coordinator implements AsyncDisposable {
         const registry = await this.#describe(interrupt);
         if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
         const reservations = recorder.step('prepare', 'reserve memory', () => {
-          return new Reservations(this.host, registry, this.#profile);
+          return new Reservations(this.host, registry, this.#profile, this.#options.mode);
         });
         run = new HandoverRun(
           this.host,
@@ -227,6 +234,8 @@ class HandoverRun {
   readonly #laneOf: (driver: number) => RunnerLane;
   readonly #id = `run-${++runs}`;
   readonly #stage: Stage;
+  /** Mode `subfdt` alone. */
+  readonly #shardFdts: ShardFdtTable | undefined;
   readonly #phases: PhaseRunner;
   /** What each instance's prepare returned. */
   readonly #prepared = new Map<number, unknown>();
@@ -256,6 +265,8 @@ class HandoverRun {
     const maxBytes = registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0);
     const threads = options.workers + registry.drivers.length;
     this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes, threads });
+    const { shards, instances } = registry;
+    if (options.mode === 'subfdt') this.#shardFdts = ShardFdtTable.create(shards.length, instances.length);
     this.#phases = new PhaseRunner({
       runId: this.#id,
       registry,
@@ -401,7 +412,17 @@ class HandoverRun {
   }
 
   #renderer(): Renderer {
-    if (this.#options.mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
+    const { mode } = this.#options;
+    if (mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
+    if (this.#shardFdts !== undefined) {
+      return new LinkRenderer({
+        memory: this.#host.memory,
+        registry: this.#registry,
+        rooms: this.#reservations.rooms?.shards ?? [],
+        table: this.#shardFdts,
+        recorder: this.#recorder,
+      });
+    }
     return new StageRenderer(this.#stage, this.#host.memory, this.#recorder);
   }
 
@@ -439,6 +460,7 @@ class HandoverRun {
   }
 
   #describeRun(epoch: bigint): RunDescription {
+    const { rooms } = this.#reservations;
     return {
       id: this.#id,
       mode: this.#options.mode,
@@ -452,7 +474,11 @@ class HandoverRun {
         module,
       })),
       instances: this.#registry.instances,
-      shards: this.#registry.shards,
+      shards: this.#registry.shards.map((shard, index) => {
+        const room = rooms?.shards[index];
+        return room === undefined ? shard : { ...shard, fdt: { address: room.address, size: room.pages * PAGE_SIZE } };
+      }),
+      ...(this.#shardFdts && { shardFdts: this.#shardFdts.buffer }),
       memory: this.#host.memory.handle,
       extents: this.#reservations.extents.handle,
       stage: this.#stage.handle,

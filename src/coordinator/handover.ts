@@ -29,7 +29,7 @@ import {
   RUN_RECORD_VERSION,
   type RunRecord,
 } from './run-record.js';
-import type { TimelineRecorder } from './timeline.js';
+import type { Timeline, TimelineRecorder } from './timeline.js';
 
 interface HandoverParts extends Finalized {
   readonly host: Host;
@@ -58,6 +58,11 @@ export class Handover implements Disposable {
   /** The drivers' modules, which a successor needs to restore their state. */
   get modules(): readonly DriverModule[] {
     return this.#parts.registry.drivers.map(({ module }) => module);
+  }
+
+  /** Everything that happened, and when. Unlike {@link record}, it costs nothing: no preserved memory is read. */
+  get timeline(): Timeline {
+    return this.#parts.recorder.timeline;
   }
 
   /** The finished blobs by name, as they lie in memory; the root FDT, or the one FDT, under `fdt`. */

@@ -11,14 +11,7 @@ import {
 import type { KexecFdt } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import type { FdtFrame, RenderedFrame } from '../hashstage/index.js';
-import {
-  alignDown,
-  type Folio,
-  PAGE_SIZE,
-  type PhysicalAddress,
-  physicalAddress,
-  walkRadixTree,
-} from '../memblock/index.js';
+import { type Folio, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
 import type { Host } from './host.js';
 import type { Finalized, HandoverOutput } from './output.js';
 import type { Registry } from './registry.js';
@@ -82,10 +75,7 @@ export class OneFdt implements HandoverOutput {
   /** Everything of the FDT but what shards wrote, and the pages of the list of preserved memory. */
   #frame(): { frame: FdtFrame; trackerPages: readonly PhysicalAddress[] } {
     const { memory, reserveMem } = this.#host;
-    for (const { address, size } of reserveMem) {
-      const first = physicalAddress(alignDown(address, PAGE_SIZE));
-      this.#reservations.preservePages(first, Math.floor(size / PAGE_SIZE));
-    }
+    this.#reservations.preserveReservedMem();
     const folios: Folio[] = [];
     walkRadixTree(memory, this.#reservations.tracker.root, (address, order) => folios.push({ address, order }));
     const inChunks = this.#profile.preservedMemory === 'chunk-list';

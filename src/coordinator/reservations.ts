@@ -5,6 +5,8 @@ import {
   type Profile,
   ROOT_FDT_SIZE,
   SERIES_V5_BITMAP_BITS,
+  SUB_FDT_LINK_SIZE,
+  subFdtProperties,
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { align4, FDT_HEADER_SIZE, FDT_RESERVATION_SIZE, nodeSize, propertySize } from '../fdt/index.js';
@@ -18,8 +20,11 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  preservedPages,
+  preservePages,
   RadixTree,
 } from '../memblock/index.js';
+import type { InstanceDescription, Mode } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { RegisteredDriver, Registry } from './registry.js';
 import type { RangeOwner } from './run-record.js';
@@ -39,6 +44,8 @@ export interface BlobRoom {
 export interface BlobRooms {
   /** By driver; undefined for one with a raw blob, which lies in its own pages. */
   readonly drivers: readonly (BlobRoom | undefined)[];
+  /** By shard, in mode `subfdt`: of a driver that has no raw blob. */
+  readonly shards: readonly (BlobRoom | undefined)[];
   readonly root: PhysicalAddress;
   /** Pages of the core's blobs by name. */
   readonly core: ReadonlyMap<string, PhysicalAddress>;
@@ -64,14 +71,15 @@ export class Reservations {
   readonly #owners: { readonly start: number; readonly end: number; readonly owner: RangeOwner }[] = [];
 
   /** KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken. */
-  constructor(host: Host, registry: Registry, { form, preservedMemory }: Profile) {
+  constructor(host: Host, registry: Registry, { form, preservedMemory }: Profile, mode: Mode) {
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
       this.listPages = preservedMemory === 'chunk-list' ? this.#reserveList() : [];
-      this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry) : undefined;
+      this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry, mode) : undefined;
       for (const { name, address, size } of host.reserveMem) {
-        this.#owners.push({ start: address, end: address + size, owner: { kind: 'reserve_mem', name } });
+        const { address: start } = preservedPages({ address, size });
+        this.#owners.push({ start, end: address + size, owner: { kind: 'reserve_mem', name } });
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
@@ -94,16 +102,12 @@ export class Reservations {
     return candidate !== undefined && address < candidate.end ? candidate.owner : undefined;
   }
 
-  /** Marks a `reserve_mem` area or a blob as kho_preserve_pages() does. */
-  preservePages(address: PhysicalAddress, pages: number): void {
-    for (const { address: start, order } of naturalOrders(address, pages)) this.tracker.set(start, order);
-  }
-
-  /** Marks a finished blob: one folio up to 4 MiB, single ranges of natural orders above. */
-  preserveBlob(address: PhysicalAddress, size: number): void {
-    const order = orderOf(size);
-    if (order <= MAX_PAGE_ORDER) this.tracker.set(address, order);
-    else this.preservePages(address, Math.ceil(size / PAGE_SIZE));
+  /** Marks the host's `reserve_mem` areas as kho_preserve_pages() does. */
+  preserveReservedMem(): void {
+    for (const area of this.#host.reserveMem) {
+      const { address, pages } = preservedPages(area);
+      preservePages(this.tracker, address, pages);
+    }
   }
 
   /** Gives everything back to the host's page allocator. Once. */
@@ -140,22 +144,41 @@ export class Reservations {
     return ExtentTable.create(grants);
   }
 
-  #reserveBlobs(registry: Registry): BlobRooms {
+  #reserveBlobs(registry: Registry, mode: Mode): BlobRooms {
+    const linked = mode === 'subfdt';
     return {
-      drivers: registry.drivers.map((driver) =>
-        driver.blob === 'raw' ? undefined : this.#reserveBlob(driver, registry),
-      ),
+      drivers: registry.drivers.map((driver) => {
+        if (driver.blob === 'raw') return undefined;
+        const bytes = linked ? linksBound(driver, registry) : blobBound(driver, registry);
+        return this.#reserveBlob(bytes, { kind: 'blob', name: driver.name });
+      }),
+      shards: linked ? this.#reserveShardFdts(registry) : [],
       root: this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' }),
       core: new Map(CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const)),
     };
+  }
+
+  #reserveShardFdts(registry: Registry): (BlobRoom | undefined)[] {
+    return registry.shards.map(({ instance: item, maxBytes }, shard) => {
+      const instance = registry.instances[item];
+      const driver = registry.drivers[instance?.driver ?? 0];
+      if (instance === undefined || driver === undefined || driver.blob === 'raw') return undefined;
+      return this.#reserveBlob(frameBound(driver) + maxBytes, {
+        kind: 'blob',
+        name: driver.name,
+        instance: instance.name,
+        shard: shard - instance.firstShard,
+      });
+    });
   }
 
   /** Whatever of the extents and of `reserve_mem` areas is preserved in the end, these pages can list it. */
   #reserveList(): PhysicalAddress[] {
     const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
     for (const { address, pages } of this.#taken) bound.addRange(address, pages, maxOrderIn(pages));
-    for (const { address, size } of this.#host.reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE))) bound.addFolio(folio);
+    for (const area of this.#host.reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) bound.addFolio(folio);
     }
     return Array.from({ length: bound.pages }, () => {
       const address = this.#takeUnowned();
@@ -164,20 +187,20 @@ export class Reservations {
     });
   }
 
-  #reserveBlob(driver: RegisteredDriver, registry: Registry): BlobRoom {
-    const bytes = blobBound(driver, registry);
-    const owner: RangeOwner = { kind: 'blob', name: driver.name };
+  #reserveBlob(atMost: number, owner: RangeOwner): BlobRoom {
+    const bytes = Math.max(align4(atMost), ROOT_FDT_SIZE);
     const order = orderOf(bytes);
     try {
       // A whole power of two, so that the finished blob is aligned to its order whatever its size.
       const pages = order <= MAX_PAGE_ORDER ? 2 ** order : Math.ceil(bytes / PAGE_SIZE);
       return { address: this.#takePages(pages, CORE_NODE, owner), pages };
     } catch (error) {
-      const reason = KhoError.from(error).message;
+      const { name: driver, instance, shard } = owner;
+      const whose = instance === undefined ? `'${driver}'` : `'${driver}', instance ${instance}, shard ${shard}`;
       throw new KhoError(
         order <= MAX_PAGE_ORDER ? 'KHO_ENOMEM' : 'KHO_E2BIG',
-        `no room for the FDT of '${driver.name}', which may take ${bytes} bytes: ${reason}`,
-        { driver: driver.name, size: bytes },
+        `no room for the FDT of ${whose}, which may take ${bytes} bytes: ${KhoError.from(error).message}`,
+        { driver, size: bytes, ...(instance !== undefined && { instance }), ...(shard !== undefined && { shard }) },
       );
     }
   }
@@ -188,9 +211,9 @@ export class Reservations {
     for (const { address, pages: count } of [...this.#taken]) {
       tracker.ensureRange(address, count, maxOrderIn(count));
     }
-    for (const { address, size } of reserveMem) {
-      for (const folio of naturalOrders(address, Math.floor(size / PAGE_SIZE)))
-        tracker.ensure(folio.address, folio.order);
+    for (const area of reserveMem) {
+      const { address, pages } = preservedPages(area);
+      for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
     return tracker;
   }
@@ -219,12 +242,29 @@ function maxOrderIn(pages: number): number {
 }
 
 /** The largest FDT that the shards of a driver may make. */
-export function blobBound(driver: RegisteredDriver, registry: Registry): number {
-  const frame = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE + nodeSize(0) + FDT_END_SIZE;
-  const compatible = propertySize(driver.compatible.length + 1) + 'compatible'.length + 1;
-  let bytes = frame + compatible;
+function blobBound(driver: RegisteredDriver, registry: Registry): number {
+  let bytes = frameBound(driver);
   for (const shard of registry.shards) {
     if (registry.instances[shard.instance]?.driver === driver.index) bytes += shard.maxBytes;
   }
-  return Math.max(align4(bytes), ROOT_FDT_SIZE);
+  return bytes;
+}
+
+/** The FDT of a driver in mode `subfdt`: a node for each instance, which links to the FDTs of its shards. */
+function linksBound(driver: RegisteredDriver, registry: Registry): number {
+  let bytes = frameBound(driver);
+  const none = subFdtProperties([]);
+  for (const name of none.keys()) bytes += name.length + 1;
+  for (const item of driver.instances) {
+    const { name, shardCount } = registry.instances[item] as InstanceDescription;
+    bytes += nodeSize(name.length) + SUB_FDT_LINK_SIZE * shardCount;
+    for (const value of none.values()) bytes += propertySize(value.length);
+  }
+  return bytes;
+}
+
+/** An FDT of a driver without anything that shards wrote. */
+function frameBound({ compatible }: RegisteredDriver): number {
+  const frame = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE + nodeSize(0) + FDT_END_SIZE;
+  return frame + propertySize(compatible.length + 1) + 'compatible'.length + 1;
 }

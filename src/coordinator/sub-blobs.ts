@@ -10,7 +10,7 @@ import {
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import type { RenderedBlob } from '../hashstage/index.js';
-import { PAGE_SIZE } from '../memblock/index.js';
+import { PAGE_SIZE, preserveBlob } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { Finalized, HandoverOutput } from './output.js';
@@ -68,7 +68,7 @@ export class SubBlobs implements HandoverOutput {
       const blob = await this.#render(renderer, driver, room);
       rendered.set(driver.name, blob);
       subtrees.push({ name: driver.name, address: room.address, size: blob.size });
-      this.#reservations.preserveBlob(room.address, blob.size);
+      preserveBlob(this.#reservations.tracker, room.address, blob.size);
     }
     return this.#recorder.step('finalize', 'root FDT', () => {
       // The kernel adds its own entries at boot, before any driver.
@@ -96,11 +96,9 @@ export class SubBlobs implements HandoverOutput {
       if (name === KEXEC_METADATA_NAME) page.set(metadata);
       const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
       core.push({ name, address, size });
-      this.#reservations.preserveBlob(address, size);
+      preserveBlob(this.#reservations.tracker, address, size);
     }
-    for (const { address, size } of reserveMem) {
-      this.#reservations.preservePages(address, Math.floor(size / PAGE_SIZE));
-    }
+    this.#reservations.preserveReservedMem();
     return core;
   }
 

@@ -20,82 +20,51 @@ import {
   FDT_PROP_WIRE,
   FDT_RESERVATION_SIZE,
   FDT_VERSION,
-  siblingsConflict,
   swap32,
 } from '../fdt/index.js';
 import type { FdtFrame, InsertedProperty, RenderedBlob, RenderedFrame } from './frame.js';
 import {
   FRAGMENT_DATA,
-  FRAGMENT_NEXT,
-  FRAGMENT_NODE,
   FRAGMENT_SAME,
   FRAGMENT_USED,
-  NAMES_COUNT,
-  NAMES_IDS,
-  NAMES_NEXT,
   NODE_ID,
   NODE_LENGTH,
-  NODE_PARENT,
   NODE_TEXT,
   type NodeRef,
   PROPERTY_LENGTH,
   PROPERTY_NAME,
   PROPERTY_TAG,
   PROPERTY_VALUE,
-  SHARD_FIRST,
-  SHARD_NAMES,
-  SHARD_UNUSED_NAMES,
-  SHARD_WORDS,
 } from './layout.js';
+import { type Collected, nodeWords, ShardCollector } from './shard-collector.js';
 import type { Stage } from './stage.js';
 import { propertyWords } from './writer.js';
 
 const LENGTH_8_WIRE = swap32(8);
 /** From this many words on, one call copies a value faster than a loop. */
 const LARGE_VALUE = 32;
-const AT_SIGN = '@'.charCodeAt(0);
 
 const encoder = new TextEncoder();
-
-/** What the first pass over the shards of one node of the frame found. */
-interface Collected {
-  /** The first of their top nodes, 0 for none; the others follow by their links. */
-  readonly top: NodeRef;
-  /** Words of all their nodes, in wire form. */
-  readonly words: number;
-  readonly nodes: number;
-}
 
 /**
  * Turns the stage into FDTs: mode `hash`'s way. Single-threaded, after all writers are done.
  *
- * Two passes for each FDT: the first takes one step a fragment, links fragments to nodes and nodes to parents in the
- * order of the shards, checks what only shows when all shards are seen together, and adds up the size; the second writes
- * every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who interned a
- * name first.
+ * Two passes for each FDT: the first, {@link ShardCollector}, takes one step a fragment and adds up the size; the second
+ * writes every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who
+ * interned a name first.
  *
- * Links are kept in arrays by node id, and nothing is allocated for a node. Cost, warm, with 10 properties of 8 bytes a
- * node: about 11 ns a property (`npm run bench`).
+ * Nothing is allocated for a node. Cost, warm, with 10 properties of 8 bytes a node: about 11 ns a property (`npm run bench`).
  */
 export class Finalizer {
   readonly #stage: Stage;
   readonly #words: Int32Array;
-  readonly #names: (string | undefined)[];
-  /** By name id: the string offset in the blob being made, in wire order. Only those of names in use have a meaning. */
-  readonly #offsets: Int32Array;
-  /** By name id: the number of the blob that uses it, or of the node that last had it. */
-  readonly #stamps: Int32Array;
-  #stamp = 0;
-  /** By node id: the number of the blob that has it, its first and last fragment, its shard. */
-  readonly #blobs: Int32Array;
+  readonly #collector: ShardCollector;
+  /** The collector's links, by node id. */
   readonly #first: Int32Array;
-  readonly #last: Int32Array;
-  readonly #shards: Int32Array;
-  /** By node id: the first and last child, and the next sibling; refs of nodes. */
   readonly #child: Int32Array;
-  readonly #lastChild: Int32Array;
   readonly #sibling: Int32Array;
-  #blob = 0;
+  /** By name id: the string offset in the FDT being made, in wire order. Only those of names in use have a meaning. */
+  readonly #offsets: Int32Array;
   #properties = 0;
   /** Of the FDT being made: the string offset of each name in its frame, in wire order; what its shards come to. */
   #frameOffsets = new Map<string, number>();
@@ -105,12 +74,9 @@ export class Finalizer {
   constructor(stage: Stage) {
     this.#stage = stage;
     this.#words = stage.words;
-    this.#names = stage.names();
-    this.#offsets = new Int32Array(this.#names.length);
-    this.#stamps = new Int32Array(this.#names.length);
-    const byNode = (): Int32Array => new Int32Array(stage.nodeCount);
-    [this.#blobs, this.#first, this.#last, this.#shards] = [byNode(), byNode(), byNode(), byNode()];
-    [this.#child, this.#lastChild, this.#sibling] = [byNode(), byNode(), byNode()];
+    this.#collector = new ShardCollector(stage);
+    [this.#first, this.#child, this.#sibling] = [this.#collector.first, this.#collector.child, this.#collector.sibling];
+    this.#offsets = new Int32Array(this.#collector.names.length);
   }
 
   /** Writes an FDT whose root has this compatible, and these shards below it. See {@link renderFrame}. */
@@ -127,7 +93,7 @@ export class Finalizer {
    * small.
    */
   renderFrame(frame: FdtFrame, target: Uint8Array): RenderedFrame {
-    this.#blob++;
+    this.#collector.begin();
     this.#collected = new Map();
     this.#parts = new Map();
     const ids: number[] = [];
@@ -161,9 +127,9 @@ export class Finalizer {
     for (const child of frame.children.values()) words += this.#measure(child, ids, frameNames);
     if (frame.shards === undefined) return words;
     try {
-      const collected = this.#collect(frame.shards);
+      const collected = this.#collector.collect(frame.shards);
       this.#collected.set(frame, collected);
-      this.#useNames(frame.shards, ids);
+      this.#collector.useNames(frame.shards, ids);
       words += collected.words;
       if (frame.insert !== undefined) {
         frameNames.add(frame.insert.name);
@@ -176,8 +142,7 @@ export class Finalizer {
   }
 
   #measureInsert(top: NodeRef, { name, values }: InsertedProperty): number {
-    const id = this.#names.indexOf(name);
-    if (id >= 0 && this.#stamps[id] === this.#blob) {
+    if (this.#collector.uses(name)) {
       const text = `a shard wrote a property '${name}', which only the core may give to a node of this FDT`;
       throw new KhoError('KHO_EEXIST', text, { property: name });
     }
@@ -189,149 +154,9 @@ export class Finalizer {
     return words;
   }
 
-  /** First pass: one step for each fragment. */
-  #collect(shards: readonly number[]): Collected {
-    const words = this.#words;
-    const blob = this.#blob;
-    const [blobs, first, last, child, lastChild, sibling] = [
-      this.#blobs,
-      this.#first,
-      this.#last,
-      this.#child,
-      this.#lastChild,
-      this.#sibling,
-    ];
-    let top = 0;
-    let lastTop = 0;
-    let size = 0;
-    let nodes = 0;
-    const sharedNodes: NodeRef[] = [];
-    const unitAddresses: NodeRef[] = [];
-    for (const shard of shards) {
-      let fragment = words[this.#stage.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST];
-      for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
-        const ref = words[fragment + FRAGMENT_NODE];
-        if (ref === 0) continue;
-        const id = words[ref + NODE_ID];
-        size += words[fragment + FRAGMENT_USED];
-        words[fragment + FRAGMENT_SAME] = 0;
-        if (blobs[id] === blob) {
-          words[last[id] + FRAGMENT_SAME] = fragment;
-          last[id] = fragment;
-          if (this.#shards[id] !== shard) {
-            this.#shards[id] = shard;
-            sharedNodes.push(ref);
-          }
-          continue;
-        }
-        blobs[id] = blob;
-        first[id] = fragment;
-        last[id] = fragment;
-        child[id] = 0;
-        sibling[id] = 0;
-        this.#shards[id] = shard;
-        nodes++;
-        const length = words[ref + NODE_LENGTH];
-        size += nodeWords(length);
-        // The parent was opened before, by the same shard. A driver's root is no node of the stage.
-        const parent = words[ref + NODE_PARENT];
-        if (parent > 0) {
-          const parentId = words[parent + NODE_ID];
-          if (child[parentId] === 0) child[parentId] = ref;
-          else sibling[words[lastChild[parentId] + NODE_ID]] = ref;
-          lastChild[parentId] = ref;
-        } else {
-          if (top === 0) top = ref;
-          else sibling[words[lastTop + NODE_ID]] = ref;
-          lastTop = ref;
-        }
-        if (this.#hasUnitAddress(ref, length)) unitAddresses.push(ref);
-      }
-    }
-    for (const ref of unitAddresses) this.#checkSiblings(ref, top);
-    for (const ref of sharedNodes) this.#checkProperties(ref);
-    return { top, words: size, nodes };
-  }
-
-  /** Finds a property that two shards gave the node; within one shard its writer saw to that. */
-  #checkProperties(ref: NodeRef): void {
-    const words = this.#words;
-    const stamp = --this.#stamp; // below zero: blobs use the numbers above
-    let fragment = this.#first[words[ref + NODE_ID]];
-    for (; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
-      const end = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_USED];
-      for (let at = fragment + FRAGMENT_DATA; at < end; at += propertyWords(words, at)) {
-        const name = words[at + PROPERTY_NAME];
-        if (this.#stamps[name] === stamp) {
-          const path = this.#stage.nodePath(ref);
-          const property = this.#names[name] ?? '';
-          throw new KhoError('KHO_EEXIST', `two shards gave the node ${path} a property '${property}'`, {
-            path,
-            property,
-          });
-        }
-        this.#stamps[name] = stamp;
-      }
-    }
-  }
-
-  #hasUnitAddress(ref: NodeRef, length: number): boolean {
-    const start = (ref + NODE_TEXT) * 4;
-    const { bytes } = this.#stage;
-    for (let index = 0; index < length; index++) if (bytes[start + index] === AT_SIGN) return true;
-    return false;
-  }
-
-  /** Names with a unit address are rare, so only they pay for a comparison with their siblings. */
-  #checkSiblings(ref: NodeRef, top: NodeRef): void {
-    const words = this.#words;
-    const name = this.#stage.nodeName(ref);
-    const parent = words[ref + NODE_PARENT];
-    let other = parent > 0 ? this.#child[words[parent + NODE_ID]] : top;
-    for (; other !== 0; other = this.#sibling[words[other + NODE_ID]]) {
-      if (words[other + NODE_LENGTH] >= name.length) continue;
-      const sibling = this.#stage.nodeName(other);
-      if (sibling.includes('@') || !siblingsConflict(name, sibling)) continue;
-      const path = this.#stage.nodePath(ref);
-      throw new KhoError(
-        'KHO_EINVAL',
-        `the node ${path} cannot stand beside '${sibling}': libfdt takes one for the other`,
-        { path },
-      );
-    }
-  }
-
-  /** Adds the ids of the names that properties of these shards have: from the shards' lists, or from the properties. */
-  #useNames(shards: readonly number[], used: number[]): void {
-    const words = this.#words;
-    const stamps = this.#stamps;
-    const blob = this.#blob;
-    const use = (name: number): void => {
-      if (stamps[name] === blob) return;
-      stamps[name] = blob;
-      used.push(name);
-    };
-    for (const shard of shards) {
-      const record = this.#stage.geometry.shardsAt + shard * SHARD_WORDS;
-      if (words[record + SHARD_UNUSED_NAMES] === 0) {
-        for (let chunk = words[record + SHARD_NAMES]; chunk !== 0; chunk = words[chunk + NAMES_NEXT]) {
-          for (let index = 0; index < words[chunk + NAMES_COUNT]; index++) use(words[chunk + NAMES_IDS + index]);
-        }
-        continue;
-      }
-      for (let at = words[record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
-        if (words[at + FRAGMENT_NODE] === 0) continue;
-        const end = at + FRAGMENT_DATA + words[at + FRAGMENT_USED];
-        for (let property = at + FRAGMENT_DATA; property < end; property += propertyWords(words, property)) {
-          use(words[property + PROPERTY_NAME]);
-        }
-      }
-    }
-  }
-
   /** Gives every used name its place in the strings block, sorted, and returns the block. */
   #assignOffsets(ids: readonly number[], frameNames: ReadonlySet<string>): Uint8Array {
-    const idOf = new Map(ids.map((id): [string, number] => [this.#names[id] ?? '', id]));
+    const idOf = new Map(ids.map((id): [string, number] => [this.#collector.names[id] ?? '', id]));
     const used = [...new Set([...idOf.keys(), ...frameNames])].sort((a, b) => (a < b ? -1 : 1));
     const block = new Uint8Array(used.reduce((sum, name) => sum + name.length + 1, 0));
     this.#frameOffsets = new Map();
@@ -458,11 +283,6 @@ export class Finalizer {
     this.#properties += properties;
     return to;
   }
-}
-
-/** Words of a node without anything in it: BEGIN, the name with its NUL, END. */
-function nodeWords(nameLength: number): number {
-  return 2 + (nameLength >>> 2) + 1;
 }
 
 /** Words of a property of the frame's. */

@@ -22,6 +22,8 @@ import {
   NODE_PARENT,
   NODE_TEXT,
   type NodeRef,
+  SHARD_FIRST,
+  SHARD_WORDS,
   STAGE_MAGIC,
   type StageGeometry,
   stageGeometry,
@@ -116,6 +118,11 @@ export class Stage {
 
   get handle(): StageHandle {
     return { buffer: this.#buffer };
+  }
+
+  /** Whether a shard has written nothing yet. For the thread whose shard it is, or after its last message. */
+  isShardEmpty(shard: number): boolean {
+    return this.words[this.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] === 0;
   }
 
   /** How many node ids were given out. Ids are dense but for lost races. */
@@ -288,19 +295,32 @@ export class Stage {
     return path === '' ? '/' : path;
   }
 
-  /** All property names by id, read from the name slots. Call after the writers are done. */
+  /** All property names by id, once every writer is done and has said so: then a plain look at each slot is enough. */
+  settledNames(): (string | undefined)[] {
+    const { nameSlotsAt, nameSlots } = this.geometry;
+    const { words } = this;
+    const names = new Array<string | undefined>(this.nameCount);
+    for (let slot = nameSlotsAt; slot < nameSlotsAt + nameSlots; slot++) {
+      const record = words[slot] as number;
+      if (record !== 0) names[words[record + NAME_ID] as number] = this.#nameOf(record);
+    }
+    return names;
+  }
+
+  /** The property names that were published before the call, and perhaps some of those published meanwhile, by id. */
   names(): (string | undefined)[] {
     const { nameSlotsAt, nameSlots } = this.geometry;
     const names = new Array<string | undefined>(this.nameCount);
     for (let slot = nameSlotsAt; slot < nameSlotsAt + nameSlots; slot++) {
       const record = Atomics.load(this.words, slot);
       if (record === 0) continue;
-      names[this.words[record + NAME_ID] as number] = this.#text(
-        record + NAME_TEXT,
-        this.words[record + NAME_LENGTH] as number,
-      );
+      names[this.words[record + NAME_ID] as number] = this.#nameOf(record);
     }
     return names;
+  }
+
+  #nameOf(record: number): string {
+    return this.#text(record + NAME_TEXT, this.words[record + NAME_LENGTH] as number);
   }
 
   /** Packs ASCII text into words, four characters each, NUL-padded; returns a hash of it and of `seed`. */

@@ -58,7 +58,9 @@ function contentOf(name: string, memory: PhysicalMemory, report: HandoverReport)
     }
   };
   const { root, scratch } = report;
-  if (name === 'fdt') return root && read(root.address, Math.min(root.size, ROOT_FDT_SIZE));
+  if (name === 'fdt') {
+    return root && read(root.address, root.form === 'one-fdt' ? root.size : Math.min(root.size, ROOT_FDT_SIZE));
+  }
   if (name === 'scratch_phys') return scratch && lines(scratch.areas.map(({ address }) => address));
   if (name === 'scratch_len') return scratch && lines(scratch.areas.map(({ size }) => size));
   const blob = report.subtrees.find((subtree) => join('sub_fdts', subtree.name) === name);

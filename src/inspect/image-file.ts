@@ -3,8 +3,10 @@ import {
   decodeScratchArray,
   KEXEC_METADATA_NAME,
   KHO_V4,
+  ONE_FDT_ROOM_MAX,
   ROOT_FDT_SIZE,
   readKhoRoot,
+  readRootBytes,
 } from '../abi/index.js';
 import { type BootRecord, type FoundBootRecord, findQemuRamExtents, X86_64 } from '../arch/index.js';
 import { KhoError } from '../errors.js';
@@ -173,21 +175,21 @@ export function namedRoots(memory: PhysicalMemory): PhysicalAddress[] {
   return roots;
 }
 
-/** Pages that begin with an FDT whose compatible is a KHO's. */
+/** Pages at which an FDT begins whose compatible is a KHO's. */
 function* rootFdts(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
   for (const { start, bytes } of memoryChunksDown(memory, 0, SEARCH_END)) {
     const first = (PAGE_SIZE - (start % PAGE_SIZE)) % PAGE_SIZE;
     for (let at = first; at + 4 <= bytes.length; at += PAGE_SIZE) {
-      if (bytes.readUInt32BE(at) === FDT_MAGIC && isRoot(bytes.subarray(at, at + ROOT_FDT_SIZE))) {
-        yield physicalAddress(start + at);
-      }
+      const address = physicalAddress(start + at);
+      if (bytes.readUInt32BE(at) === FDT_MAGIC && isRoot(memory, address)) yield address;
     }
   }
 }
 
-function isRoot(page: Uint8Array): boolean {
+function isRoot(memory: PhysicalMemory, address: PhysicalAddress): boolean {
   try {
-    return /^kho-v\d/.test(FdtReader.open(page).root.property('compatible')?.string() ?? '');
+    const { root } = FdtReader.open(readRootBytes(memory, address, ONE_FDT_ROOM_MAX));
+    return /^kho-v\d/.test(root.property('compatible')?.string() ?? '');
   } catch (error) {
     if (error instanceof KhoError) return false;
     throw error;

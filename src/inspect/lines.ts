@@ -7,7 +7,9 @@ import type { ImageReport, InspectReport } from './inspect-path.js';
 import type { KhoTestReport } from './kho-test-report.js';
 import type { LuoFileReport, LuoReport } from './luo-report.js';
 import type { MemfdReport } from './memfd-report.js';
+import type { RootReport } from './root-report.js';
 import type { SubtreeReport } from './subtree-report.js';
+import type { TrackerReport } from './tracker-report.js';
 
 /** Ranges that nobody claims are listed up to so many. */
 const UNCLAIMED_LISTED = 10;
@@ -64,11 +66,7 @@ function imageLines(report: ImageReport, trees: boolean): string[] {
           line('boot record', `${bootRecord.kind} at ${hex(bootRecord.address)}`),
           line('command line', printable(bootRecord.commandLine)),
         ]),
-    ...(root === undefined
-      ? []
-      : [
-          line('root FDT', `${hex(root.address)}, ${root.compatible ?? 'no compatible'}, ${plural(root.size, 'byte')}`),
-        ]),
+    ...(root === undefined ? [] : [line(root.form === 'one-fdt' ? 'FDT' : 'root FDT', rootText(root))]),
     ...(root !== undefined && trees ? tree(root.dts) : []),
     ...(metadata === undefined
       ? []
@@ -77,13 +75,13 @@ function imageLines(report: ImageReport, trees: boolean): string[] {
     ...(tracker === undefined
       ? []
       : [
-          line('tracker', `${hex(tracker.address)}, ${plural(tracker.pages, 'page')}`),
+          line('tracker', trackerText(tracker)),
           line(
             'preserved',
             `${plural(tracker.objects, 'object')}, ${formatBytes(tracker.bytes)}${ordersText(': ', tracker.orders)}`,
           ),
         ]),
-    ...(subtrees.length === 0 ? [] : ['sub-blobs']),
+    ...(subtrees.length === 0 ? [] : [root?.form === 'one-fdt' ? 'nodes' : 'sub-blobs']),
     ...subtrees.flatMap((subtree) => subtreeLines(subtree, trees)),
     ...(reservations === undefined || reservations.length === 0 ? [] : ['reserve_mem']),
     ...(reservations ?? []).map(({ name, address, size, content, sha256 }) =>
@@ -108,9 +106,23 @@ function fileText({ file }: ImageReport): string {
   );
 }
 
-function subtreeLines({ name, address, size, format, compatible, dts, head }: SubtreeReport, trees: boolean): string[] {
+function rootText({ address, compatible, profile, size }: RootReport): string {
+  const which = profile === undefined || profile === compatible ? '' : ` (${profile})`;
+  return `${hex(address)}, ${compatible ?? 'no compatible'}${which}, ${plural(size, 'byte')}`;
+}
+
+function trackerText({ form, address, pages }: TrackerReport): string {
+  if (form === 'mem-properties') return "the FDT's properties mem";
+  return `${hex(address)}, ${plural(pages, 'page')}${form === 'chunk-list' ? ' of chunks and bitmaps' : ''}`;
+}
+
+function subtreeLines(
+  { name, address, size, format, compatible, instances = 0, dts, head }: SubtreeReport,
+  trees: boolean,
+): string[] {
   const what = {
     fdt: compatible ?? 'an FDT without compatible',
+    node: `${compatible ?? 'no compatible'}, ${plural(instances, 'instance')}`,
     luo: compatible ?? '',
     'kexec-metadata': 'version 1',
     raw: `raw: ${spaced(head ?? '')}`,

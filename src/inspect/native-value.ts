@@ -88,18 +88,23 @@ export function describeNativeValue(value: NativeValue, name = ''): string {
       return size(value.value);
     case 'number':
       return HEXADECIMAL.has(name) ? hex(value.value) : number(value.value);
-    case 'numbers': {
-      const shown = value.values.slice(0, COMMENTED_VALUES).map(number).join(' ');
-      const more = value.values.length - COMMENTED_VALUES;
-      return `u${value.bits} ${shown}${more > 0 ? ` and ${more} more` : ''}`;
-    }
+    case 'numbers':
+      return `u${value.bits} ${listed(value.values.map(number), ' ')}`;
     case 'ranges':
-      return value.ranges.map(({ address, size: bytes }) => `${hex(address)} + ${size(bytes)}`).join(', ');
+      return listed(
+        value.ranges.map(({ address, size: bytes }) => `${hex(address)} + ${size(bytes)}`),
+        ', ',
+      );
     case 'kho_vmalloc': {
       const { first, totalPages, flags, order } = value;
       return `kho_vmalloc: first ${hex(first)}, total_pages ${totalPages}, flags ${hex(flags)}, order ${order}`;
     }
   }
+}
+
+function listed(values: readonly string[], separator: string): string {
+  const more = values.length - COMMENTED_VALUES;
+  return `${values.slice(0, COMMENTED_VALUES).join(separator)}${more > 0 ? ` and ${more} more` : ''}`;
 }
 
 /** Small numbers are counts, large ones addresses and bit patterns. */

@@ -1,7 +1,15 @@
-import { MEMBLOCK_COMPATIBLE, MEMBLOCK_SUBTREE_NAME, readReservation } from '../abi/index.js';
+import {
+  MEMBLOCK_COMPATIBLE,
+  MEMBLOCK_SUBTREE_NAME,
+  type NamedReservation,
+  type Profile,
+  readReservation,
+  readReserveMemMap,
+  SERIES_V4,
+} from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import type { FdtReader } from '../fdt/index.js';
-import { alignDown, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
+import type { FdtNode, FdtReader } from '../fdt/index.js';
+import { PAGE_SIZE, physicalAddress, preservedPages } from '../memblock/index.js';
 import { type ContentState, type InspectContext, isHeld, mayRead, noteClaims, sha256Of } from './context.js';
 
 /** A `reserve_mem=` area that is handed over. */
@@ -21,13 +29,24 @@ export function inspectReservations(context: InspectContext, { root }: FdtReader
     const text = `the ${MEMBLOCK_SUBTREE_NAME} blob is '${compatible}', expected '${MEMBLOCK_COMPATIBLE}'`;
     throw new KhoError('KHO_EIMAGE', text);
   }
-  return [...root.children()].flatMap((node) => {
-    const area = context.findings.attempt(() => readReservation(node));
+  return reservationsOf(context, root, readReservation);
+}
+
+/** Reads the node with the reservations in the one FDT of a patch series: `memblock`, or `reserve_mem`. */
+export function inspectReservationNodes(context: InspectContext, node: FdtNode, profile: Profile): ReservationReport[] {
+  return reservationsOf(context, node, profile === SERIES_V4 ? readReserveMemMap : readReservation);
+}
+
+function reservationsOf(
+  context: InspectContext,
+  parent: FdtNode,
+  read: (node: FdtNode) => NamedReservation,
+): ReservationReport[] {
+  return [...parent.children()].flatMap((node) => {
+    const area = context.findings.attempt(() => read(node));
     if (area === undefined) return [];
     const { name, address, size } = area;
-    // Linux preserves size >> PAGE_SHIFT pages from the page of the address on.
-    const pages = Math.floor(size / PAGE_SIZE);
-    const first = physicalAddress(alignDown(address, PAGE_SIZE));
+    const { address: first, pages } = preservedPages(area);
     const owner = `reserve_mem '${name}'`;
     noteClaims(context, (claims) => claims.pages(owner, owner, first, pages), 'reserve_mem');
     return [{ name, address, size, ...contentOf(context, address, pages * PAGE_SIZE) }];

@@ -3,6 +3,8 @@ import {
   PROP_BLOB_SIZE,
   PROP_PRESERVED_DATA,
   PROP_PRESERVED_MEMORY_MAP,
+  type Profile,
+  type ProfileName,
   ROOT_FDT_SIZE,
   readUntrusted,
   type Subtree,
@@ -13,8 +15,11 @@ import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } 
 import type { InspectContext } from './context.js';
 import { formatDecodedDts } from './decoded-dts.js';
 
-/** What the root FDT says, as far as it can be read. */
+/** What the root FDT says, or the one FDT, as far as it can be read. */
 export interface RootReport {
+  readonly form: Profile['form'];
+  /** Which of those with this compatible it is; absent where nothing can be told. */
+  readonly profile?: ProfileName;
   readonly address: number;
   /** Bytes of the blob in its page, by its header. */
   readonly size: number;
@@ -74,7 +79,9 @@ export function inspectRoot(context: InspectContext, address: PhysicalAddress): 
     names.add(subtree.name);
     subtrees.push(subtree);
   }
-  const report = {
+  const report: RootReport = {
+    form: 'sub-blobs',
+    ...(compatible === KHO_V4.compatible ? { profile: KHO_V4.name } : {}),
     address,
     size,
     ...(compatible === undefined ? {} : { compatible }),

@@ -1,10 +1,12 @@
 import {
   decodeKexecMetadata,
+  followSubFdts,
   KEXEC_METADATA_NAME,
   type KexecMetadata,
   KHO_TEST_SUBTREE_NAME,
   LUO_SUBTREE_NAME,
   MEMBLOCK_SUBTREE_NAME,
+  readSubFdtLinks,
   readUntrusted,
   type Subtree,
 } from '../abi/index.js';
@@ -17,14 +19,16 @@ import { inspectKhoTest, type KhoTestReport } from './kho-test-report.js';
 import { inspectLuo, type LuoReport } from './luo-report.js';
 import { inspectReservations, type ReservationReport } from './reservation-report.js';
 
-/** A blob that the root FDT points to. */
+/** A blob that the root FDT points to, or a driver's node of the one FDT. */
 export interface SubtreeReport {
   readonly name: string;
   readonly address: number;
   readonly size: number;
-  /** An FDT, a structure that is known here, or bytes of which nothing is known. */
-  readonly format: 'fdt' | 'kexec-metadata' | 'luo' | 'raw' | 'unreadable';
+  /** An FDT, a node of the one FDT, a structure that is known here, or bytes of which nothing is known. */
+  readonly format: 'fdt' | 'node' | 'kexec-metadata' | 'luo' | 'raw' | 'unreadable';
   readonly compatible?: string;
+  /** Of a node: its children. */
+  readonly instances?: number;
   /** The tree as decoded DTS, of an FDT. */
   readonly dts?: string;
   /** The first bytes in hexadecimal, of anything else. */
@@ -100,6 +104,7 @@ export function inspectSubtree(
   try {
     if (name === MEMBLOCK_SUBTREE_NAME) known.reservations = inspectReservations(context, reader);
     if (name === KHO_TEST_SUBTREE_NAME) known.khoTest = inspectKhoTest(context, subtree);
+    followLinks(context, name, reader);
   } catch (error) {
     failed(error);
   }
@@ -113,6 +118,26 @@ export function inspectSubtree(
     },
     reused: false,
   };
+}
+
+/** Claims and checks the FDTs that a driver's FDT links to, in mode `subfdt`. */
+function followLinks(context: InspectContext, name: string, { root }: FdtReader): void {
+  for (const node of root.children()) {
+    const links = readSubFdtLinks(node) ?? [];
+    for (const { address, size } of links) {
+      const what = `the sub-FDT of ${name} ${node.name}`;
+      noteClaims(context, (claims) => claims.blob(`sub-FDTs of '${name}'`, what, address, size), 'sub-FDTs');
+    }
+    if (links.length === 0) continue;
+    context.findings.attempt(() =>
+      followSubFdts(node.name, links, ({ address, size }) => {
+        const what = `the sub-FDT of ${name} ${node.name}`;
+        if (size > BLOB_SIZE_MAX)
+          throw new KhoError('KHO_E2BIG', `${what} has ${size} bytes, too many to be read`, { address, size });
+        return readUntrusted(context.memory, address, size, what);
+      }),
+    );
+  }
 }
 
 function compatibleOf({ root }: FdtReader): string | undefined {

@@ -1,7 +1,8 @@
-import { hex, type PhysicalAddress } from './address.js';
+import { alignDown, hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from './address.js';
 import type { ReserveMemParameter } from './command-line.js';
 import type { Memblock } from './memblock.js';
 import { outOfMemory } from './out-of-memory.js';
+import type { PageRange } from './page-range.js';
 
 /** Memory that `reserve_mem=` reserved under a name, so that the next kernel finds the same bytes. */
 export interface ReservedMem {
@@ -9,6 +10,14 @@ export interface ReservedMem {
   address: PhysicalAddress;
   /** Bytes, as asked for: not rounded. Whole pages of it are preserved. */
   size: number;
+}
+
+/**
+ * The pages of a reservation that are preserved, as Linux 7.2 counts them: from the page of its address on, as many as its
+ * size has whole ones. So the end of an area that is not aligned to pages is lost.
+ */
+export function preservedPages({ address, size }: Pick<ReservedMem, 'address' | 'size'>): PageRange {
+  return { address: physicalAddress(alignDown(address, PAGE_SIZE)), pages: Math.floor(size / PAGE_SIZE) };
 }
 
 /** What became of the reservations on the successor's side. */

@@ -2,6 +2,8 @@ import {
   decodeScratchArray,
   type HandoverRoot,
   type KhoMem,
+  memFolios,
+  memRanges,
   type OneFdt,
   type PreservedState,
   preservedProblems,
@@ -14,7 +16,6 @@ import {
 import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
-  alignDown,
   alignUp,
   type Folio,
   FolioIndex,
@@ -22,7 +23,6 @@ import {
   hex,
   type ImageMemory,
   type Memblock,
-  naturalOrders,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
@@ -110,16 +110,15 @@ function reservePreserved(
   for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
   if (handover.form === 'one-fdt') {
     // Exactly what the FDT says: an area of reserve_mem need not end with a page.
-    for (const { address, size } of handover.fdt.mem.flatMap(({ ranges }) => ranges)) memblock.reserve(address, size);
+    for (const { address, size } of handover.fdt.mem.flatMap(memRanges)) memblock.reserve(address, size);
   }
   return new PreservedMemory(objects);
 }
 
 /** Visits what the one FDT says is preserved; returns the pages that list it beside the FDT itself. */
 function listedInOneFdt(memory: ImageMemory, { firstChunk, mem }: OneFdt, visit: FolioVisitor): PhysicalAddress[] {
-  for (const { address, size } of mem.flatMap(({ ranges }) => ranges)) {
-    const first = physicalAddress(alignDown(address, PAGE_SIZE));
-    for (const folio of naturalOrders(first, Math.floor(size / PAGE_SIZE))) visit(folio.address, folio.order);
+  for (const range of mem.flatMap(memRanges)) {
+    for (const { address, order } of memFolios(range)) visit(address, order);
   }
   if (firstChunk === undefined) return [];
   return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, SERIES_V5_BITMAP_BITS, visit));

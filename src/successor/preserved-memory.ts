@@ -64,6 +64,11 @@ export class PreservedMemory {
     for (const number of this.#objects.overlapping(address, size)) this.#settled[number] ??= how;
   }
 
+  /** Whether all of a range was preserved. */
+  covers(address: PhysicalAddress, size: number): boolean {
+    return this.#objects.covers(address, size);
+  }
+
   unclaimed(): Folio[] {
     return this.#objects.folios.filter((_, number) => this.#settled[number] === undefined);
   }

@@ -1,4 +1,4 @@
-import { ROOT_FDT_SIZE } from '../abi/index.js';
+import { ROOT_FDT_SIZE, type SubFdtLink } from '../abi/index.js';
 import { architectureNamed } from '../arch/index.js';
 import {
   type FailureRecord,
@@ -42,7 +42,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
     const failures: FailureRecord[] = [];
     const restored: RestoredInstance[] = [];
     const states: { driver: Driver; instance: string; state: unknown }[] = [];
-    const { revived, metadata } = await recorder.phase('restore', async () => {
+    const { revived, metadata, linked } = await recorder.phase('restore', async () => {
       const found = findRestorations(boot, memory, drivers);
       failures.push(...found.failures);
       for (const { driver, node, blob } of found.work) {
@@ -73,7 +73,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
           failures.push(failureRecord(error, { driver: driver.name, instance }));
         }
       }
-      discardBlobs(boot);
+      discardBlobs(boot, linked);
     });
     return {
       profile: boot.handover.profile.name,
@@ -94,8 +94,9 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
 }
 
 /** The blobs are read: the core gives their pages back. The one FDT was never preserved. */
-function discardBlobs({ preserved, record, handover }: EarlyBoot): void {
+function discardBlobs({ preserved, record, handover }: EarlyBoot, linked: readonly SubFdtLink[]): void {
   if (handover.form === 'one-fdt') return;
   preserved.settleRange(record.root, ROOT_FDT_SIZE, 'discarded');
-  for (const { address, size } of handover.root.subtrees) preserved.settleRange(address, size, 'discarded');
+  for (const { address, size } of [...handover.root.subtrees, ...linked])
+    preserved.settleRange(address, size, 'discarded');
 }

@@ -148,9 +148,12 @@ export interface RawPrepared {
 export interface RestoreContext {
   readonly driver: string;
   readonly instance: string;
-  /** The driver's sub-blob. Its own pages are given back by the core; the driver settles everything else. */
+  /**
+   * The driver's sub-blob, or in a profile of a patch series the one FDT. Its own pages are given back by the core; the
+   * driver settles everything else.
+   */
   readonly blob: SubBlob;
-  /** The instance's node in the driver's FDT. KHO_EPERM for a driver with a raw blob. */
+  /** The instance's node in the driver's FDT, or in the one FDT. KHO_EPERM for a driver with a raw blob. */
   readonly node: FdtNode;
   readonly memory: MemoryReader;
   /** Takes over preserved memory. KHO_ENOENT unless exactly this was preserved, KHO_EBUSY if it was claimed before. */

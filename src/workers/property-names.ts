@@ -1,11 +1,23 @@
 import { KhoError } from '../errors.js';
 
-/** Property names as numbers, for one thread. */
-export class PropertyNames {
-  readonly #ids = new Map<string, number>();
-  readonly #texts: string[] = [];
+/** Where ids of property names come from that several threads, or several sinks, have in common. */
+export interface NameSource {
+  nameId(name: string): number;
+  /** KHO_EINVAL for a number that is no name. */
+  nameText(id: number): string;
+}
 
-  /** How many there are; ids count from 0. */
+/** Property names as numbers, for one thread: its own, or those of a source. */
+export class PropertyNames {
+  readonly #source: NameSource | undefined;
+  readonly #ids = new Map<string, number>();
+  readonly #texts: (string | undefined)[] = [];
+
+  constructor(source?: NameSource) {
+    this.#source = source;
+  }
+
+  /** More than any id that was given out or asked for here. */
   get count(): number {
     return this.#texts.length;
   }
@@ -13,22 +25,18 @@ export class PropertyNames {
   id(name: string): number {
     let id = this.#ids.get(name);
     if (id === undefined) {
-      id = this.#texts.length;
+      id = this.#source?.nameId(name) ?? this.#texts.length;
       this.#ids.set(name, id);
-      this.#texts.push(name);
+      this.#texts[id] = name;
     }
     return id;
   }
 
-  /** Characters of a name; NaN for a number that is no name. */
-  lengthOf(id: number): number {
-    return this.#texts[id]?.length ?? Number.NaN;
-  }
-
   /** KHO_EINVAL for a number that is no name. */
   text(id: number): string {
-    const text = this.#texts[id];
+    const text = this.#texts[id] ?? this.#source?.nameText(id);
     if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
+    this.#texts[id] = text;
     return text;
   }
 }

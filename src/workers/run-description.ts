@@ -1,5 +1,6 @@
 import type { StageHandle } from '../hashstage/index.js';
 import type { PhysicalAddress, SharedMemoryHandle } from '../memblock/index.js';
+import type { ShardFdtRoom } from './shard-fdts.js';
 
 /** Where a driver's module is. Imported anew by every thread and process that needs it. */
 export interface DriverModule {
@@ -34,10 +35,12 @@ export interface InstanceDescription {
 export interface ShardDescription {
   readonly instance: number;
   readonly maxBytes: number;
+  /** Mode `subfdt`: where the shard's FDT is to lie. */
+  readonly fdt?: ShardFdtRoom;
 }
 
 /** How callbacks are spread: see DESIGN in docs/architecture.md. */
-export type Mode = 'sequential' | 'hash';
+export type Mode = 'sequential' | 'hash' | 'subfdt';
 
 /**
  * Everything that a thread needs to take part in a run; structured-cloneable. Shared memory travels by reference.
@@ -57,6 +60,8 @@ export interface RunDescription {
   /** The ExtentTable's buffer. */
   readonly extents: SharedArrayBuffer;
   readonly stage: StageHandle;
+  /** Mode `subfdt`: the {@link ShardFdtTable}'s buffer. */
+  readonly shardFdts?: SharedArrayBuffer;
   /** Root of the preserved-page tracker. */
   readonly tracker: PhysicalAddress;
 }

@@ -1,21 +1,16 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
-import {
-  ExtentTable,
-  PAGE_SIZE,
-  type PhysicalAddress,
-  physicalAddress,
-  RadixTree,
-  type ShardExtents,
-  SharedPhysicalMemory,
-} from '../memblock/index.js';
-import { CallbackScope } from './callback-scope.js';
+import { type FdtFrame, Finalizer, type RenderedFrame, Stage } from '../hashstage/index.js';
+import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
+import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
+import { PropertyNames } from './property-names.js';
+import { type RenderRoom, renderInto } from './render-room.js';
 import { renderStructBlocks } from './render-struct-blocks.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
+import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
@@ -23,6 +18,8 @@ import { StructBlockSink } from './struct-block-sink.js';
 import { StructBlocks } from './struct-blocks.js';
 import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
 import { WorkList } from './work-list.js';
+
+const encoder = new TextEncoder();
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -34,6 +31,8 @@ export class RunState {
   readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #tracker: RadixTree;
   readonly #stage: Stage;
+  /** Mode `subfdt` alone. */
+  readonly #shardFdts: ShardFdts | undefined;
   /** Ids of the property names that this thread has checked. */
   readonly #nameIds = new Map<string, number>();
   readonly #options = new Map<number, unknown>();
@@ -41,9 +40,9 @@ export class RunState {
   #prepared: ReadonlyMap<number, unknown> = new Map();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
-  /** Mode `sequential`: what the shards write, and where. */
-  readonly #sinks = new Map<number, StructBlockSink>();
+  /** Where shards write that do not write to the stage, and what they write with. */
   readonly #blocks: StructBlocks;
+  readonly #sinks = new Map<number, StructBlockSink>();
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -52,8 +51,9 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
-    const declared = description.shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
-    this.#blocks = new StructBlocks(description.mode === 'sequential' ? declared : 0);
+    this.#blocks = structBlocks(description, this.#stage);
+    const { shardFdts } = description;
+    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
   static async attach(description: RunDescription): Promise<RunState> {
@@ -103,7 +103,7 @@ export class RunState {
     const start = this.#now();
     const answer = { threadId, attached: true };
     try {
-      const value = this.#renderInto(frame, physicalAddress(address), room);
+      const value = this.#renderBlocks(frame, { memory: this.#memory, address, size: room });
       return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
@@ -112,15 +112,9 @@ export class RunState {
     }
   }
 
-  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
-  #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
-    const render = (target: Uint8Array): RenderedFrame =>
-      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
-    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
-    const target = new Uint8Array(room);
-    const blob = render(target);
-    this.#memory.write(address, target.subarray(0, blob.size));
-    return blob;
+  #renderBlocks(frame: FdtFrame, room: RenderRoom): RenderedFrame {
+    const sinkOf = (shard: number): StructBlockSink | undefined => this.#sinks.get(shard);
+    return renderInto(room, (target) => renderStructBlocks(this.#blocks, frame, sinkOf, target));
   }
 
   #now(): number {
@@ -168,6 +162,24 @@ export class RunState {
   }
 
   #serialize(shard: number): void {
+    this.#callSerialize(shard);
+    const driver = this.description.drivers[this.#instance(this.#shard(shard).instance).driver];
+    if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
+    const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
+    const frame = { name: '', properties, children: new Map(), shards: [shard] };
+    this.#shardFdts.finish(shard, ({ address, size }) => {
+      const room = { memory: this.#memory, address, size };
+      if (!this.#sinks.has(shard)) {
+        return renderInto(room, (target) => new Finalizer(this.#stage).renderFrame(frame, target));
+      }
+      const blob = this.#renderBlocks(frame, room);
+      this.#sinks.clear();
+      this.#blocks.clear(); // the next shard writes to the same memory
+      return blob;
+    });
+  }
+
+  #callSerialize(shard: number): void {
     const { instance: item } = this.#shard(shard);
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
@@ -198,7 +210,7 @@ export class RunState {
       shards.push({
         extents: this.#extentsOf(shard),
         sink: () => {
-          sink ??= this.#sink(shard, instance);
+          sink ??= this.#sink(shard, instance, scope.phase);
           return sink;
         },
       });
@@ -223,14 +235,17 @@ export class RunState {
     return extents;
   }
 
-  #sink(shard: number, instance: InstanceDescription): NodeSink {
+  #sink(shard: number, instance: InstanceDescription, phase: CallbackPhase): NodeSink {
     if (this.#driver(instance).blob === 'raw') {
       throw new KhoError('KHO_EPERM', 'a driver with a raw blob has no nodes: write its bytes with memory.write', {
         call: 'node',
       });
     }
     const { maxBytes } = this.#shard(shard);
-    if (this.description.mode === 'hash') {
+    const { mode } = this.description;
+    // Early nodes are written by another thread, perhaps, than the rest: in mode `subfdt`, too, they go to the stage.
+    const isEarly = mode === 'subfdt' && (phase !== 'serialize' || !this.#stage.isShardEmpty(shard));
+    if (mode === 'hash' || isEarly) {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
     let sink = this.#sinks.get(shard);
@@ -294,6 +309,17 @@ export class RunState {
       ...(shard === undefined ? {} : { shard: shard - instance.firstShard }),
     };
   }
+}
+
+/** As much as the thread will write at one time: all shards in mode `sequential`, one in mode `subfdt`. */
+function structBlocks({ mode, shards }: RunDescription, stage: Stage): StructBlocks {
+  if (mode === 'sequential') return new StructBlocks(shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0));
+  if (mode === 'hash') return new StructBlocks(0);
+  // Early nodes are in the stage: a name has one id, whichever of the two a shard writes to.
+  return new StructBlocks(
+    shards.reduce((most, { maxBytes }) => Math.max(most, maxBytes), 0),
+    new PropertyNames(stage),
+  );
 }
 
 /** KHO_EINVAL unless it says where the raw blob is. */

@@ -18,7 +18,7 @@ export interface BlockWriter {
  * allocates more than an object.
  */
 export class StructBlocks {
-  readonly names = new PropertyNames();
+  readonly names: PropertyNames;
   readonly children = new ChildIndex();
   /** The refs of the open nodes from the instance's node down, and for each whether its children have unit addresses. */
   readonly path: number[] = [];
@@ -37,7 +37,8 @@ export class StructBlocks {
   #writer: BlockWriter | undefined;
 
   /** Touches `bytes` of memory, which is enough for shards that declared no more together. */
-  constructor(bytes = DEFAULT_BYTES) {
+  constructor(bytes = DEFAULT_BYTES, names = new PropertyNames()) {
+    this.names = names;
     this.words = new Int32Array(Math.ceil(bytes / 4) + PAGE_WORDS);
     this.bytes = new Uint8Array(this.words.buffer);
     // The system commits a page when it is written, which takes longer than filling it later.
@@ -60,6 +61,12 @@ export class StructBlocks {
   cutAt(end: number): void {
     this.#writer = undefined;
     this.#end = end;
+  }
+
+  /** Forgets all blocks, but keeps the memory. Their writers must not be used any more. */
+  clear(): void {
+    this.cutAt(0);
+    this.#linksEnd = LINK_WORDS;
   }
 
   /** Makes sure that words up to `end` are there. */

@@ -88,7 +88,7 @@ const FAULTS: [string, string, string][] = [
   ['ends its thread', 'serialize() { process.exit(3) },', 'KHO_EWORKER'],
 ];
 
-describe.each(['hash', 'sequential'] as const)('mode %s', (mode) => {
+describe.each(['hash', 'sequential', 'subfdt'] as const)('mode %s', (mode) => {
   const host = new Host(HOST);
   const free = host.pages.statistics();
 

@@ -1,0 +1,25 @@
+import type { Suite } from './harness/suite.js';
+
+/** The suites that there are, in the order in which they run. Each is loaded when it is wanted. */
+export const SUITES: readonly { name: string; summary: string; load: () => Promise<Suite> }[] = [
+  {
+    name: 'stage',
+    summary: 'the shared table: insertion by 1 and 2 threads beside its peers; lookup, removal, replacement; its bytes',
+    load: async () => (await import('./suites/stage.js')).stageSuite,
+  },
+  {
+    name: 'finalize',
+    summary: 'stage to FDT: what a property costs from 10,000 to 1,000,000, with 16 and with 30,000 names',
+    load: async () => (await import('./suites/finalize.js')).finalizeSuite,
+  },
+  {
+    name: 'end-to-end',
+    summary: 'callback to finished blob: mode hash beside structured clone, transferred buffers, libfdt in C',
+    load: async () => (await import('./suites/end-to-end.js')).endToEndSuite,
+  },
+  {
+    name: 'memory',
+    summary: 'preserved pages, the page allocator, words of physical memory',
+    load: async () => (await import('./suites/memory.js')).memorySuite,
+  },
+];
