@@ -1,6 +1,5 @@
 import { type FdtFrame, Finalizer, type RenderedFrame, type Stage } from '../hashstage/index.js';
 import type { SharedPhysicalMemory } from '../memblock/index.js';
-import { renderInto } from '../workers/index.js';
 import type { Renderer, RenderTarget } from './renderer.js';
 import type { TimelineRecorder } from './timeline.js';
 
@@ -17,9 +16,17 @@ export class StageRenderer implements Renderer {
   }
 
   render(frame: FdtFrame, target: RenderTarget, what: string): RenderedFrame {
-    const room = { memory: this.#memory, ...target };
-    return this.#recorder.step('finalize', `render ${what}`, () =>
-      renderInto(room, (target) => this.#finalizer.renderFrame(frame, target)),
-    );
+    return this.#recorder.step('finalize', `render ${what}`, () => this.#renderInto(frame, target));
+  }
+
+  /** A blob may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(frame: FdtFrame, { address, size }: RenderTarget): RenderedFrame {
+    if (this.#memory.isContiguous(address, size)) {
+      return this.#finalizer.renderFrame(frame, this.#memory.view(address, size));
+    }
+    const target = new Uint8Array(size);
+    const blob = this.#finalizer.renderFrame(frame, target);
+    this.#memory.write(address, target.subarray(0, blob.size));
+    return blob;
   }
 }

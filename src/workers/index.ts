@@ -3,7 +3,6 @@ export * from './driver.js';
 export { DriverHost, type TaskRunner } from './driver-host.js';
 export { loadDriver } from './load-driver.js';
 export { Random } from './random.js';
-export { type RenderRoom, renderInto } from './render-room.js';
 export * from './run-description.js';
 export { ShardFdtTable } from './shard-fdt-table.js';
 export type { ShardFdtRoom } from './shard-fdts.js';

@@ -1,23 +1,24 @@
 import { KhoError } from '../errors.js';
 
-/** Where ids of property names come from that several threads, or several sinks, have in common. */
+/** Where ids of property names come from that several threads have in common. */
 export interface NameSource {
   nameId(name: string): number;
   /** KHO_EINVAL for a number that is no name. */
   nameText(id: number): string;
 }
 
-/** Property names as numbers, for one thread: its own, or those of a source. */
+/** Property names as numbers, for one thread: its own, counted from 0, or those of a source. */
 export class PropertyNames {
   readonly #source: NameSource | undefined;
   readonly #ids = new Map<string, number>();
+  /** By id; of a source, those that were met here. */
   readonly #texts: (string | undefined)[] = [];
 
   constructor(source?: NameSource) {
     this.#source = source;
   }
 
-  /** More than any id that was given out or asked for here. */
+  /** One more than the highest id that was met. */
   get count(): number {
     return this.#texts.length;
   }

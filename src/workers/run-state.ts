@@ -1,14 +1,22 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { type FdtFrame, Finalizer, type RenderedFrame, Stage } from '../hashstage/index.js';
-import { ExtentTable, PAGE_SIZE, RadixTree, type ShardExtents, SharedPhysicalMemory } from '../memblock/index.js';
+import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
+import {
+  ExtentTable,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  RadixTree,
+  type ShardExtents,
+  SharedPhysicalMemory,
+} from '../memblock/index.js';
 import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { loadDriver } from './load-driver.js';
 import { PropertyNames } from './property-names.js';
-import { type RenderRoom, renderInto } from './render-room.js';
 import { renderStructBlocks } from './render-struct-blocks.js';
+import { replayShard } from './replay-shard.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
 import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
@@ -40,9 +48,9 @@ export class RunState {
   #prepared: ReadonlyMap<number, unknown> = new Map();
   /** Live states by instance; only on the thread that hosts them. */
   readonly #live = new Map<number, unknown>();
-  /** Where shards write that do not write to the stage, and what they write with. */
-  readonly #blocks: StructBlocks;
+  /** Modes without a stage: what the shards write, and where. */
   readonly #sinks = new Map<number, StructBlockSink>();
+  readonly #blocks: StructBlocks;
 
   private constructor(description: RunDescription, drivers: readonly Driver[]) {
     this.description = description;
@@ -51,8 +59,11 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
-    this.#blocks = structBlocks(description, this.#stage);
-    const { shardFdts } = description;
+    const { mode, shards, shardFdts } = description;
+    // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
+    const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
+    const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
+    this.#blocks = new StructBlocks(mode === 'sequential' ? declared : undefined, names);
     if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
@@ -103,7 +114,7 @@ export class RunState {
     const start = this.#now();
     const answer = { threadId, attached: true };
     try {
-      const value = this.#renderBlocks(frame, { memory: this.#memory, address, size: room });
+      const value = this.#renderInto(frame, physicalAddress(address), room);
       return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
@@ -112,9 +123,15 @@ export class RunState {
     }
   }
 
-  #renderBlocks(frame: FdtFrame, room: RenderRoom): RenderedFrame {
-    const sinkOf = (shard: number): StructBlockSink | undefined => this.#sinks.get(shard);
-    return renderInto(room, (target) => renderStructBlocks(this.#blocks, frame, sinkOf, target));
+  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
+  #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
+    const render = (target: Uint8Array): RenderedFrame =>
+      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
+    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
+    const target = new Uint8Array(room);
+    const blob = render(target);
+    this.#memory.write(address, target.subarray(0, blob.size));
+    return blob;
   }
 
   #now(): number {
@@ -167,16 +184,9 @@ export class RunState {
     if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
     const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
     const frame = { name: '', properties, children: new Map(), shards: [shard] };
-    this.#shardFdts.finish(shard, ({ address, size }) => {
-      const room = { memory: this.#memory, address, size };
-      if (!this.#sinks.has(shard)) {
-        return renderInto(room, (target) => new Finalizer(this.#stage).renderFrame(frame, target));
-      }
-      const blob = this.#renderBlocks(frame, room);
-      this.#sinks.clear();
-      this.#blocks.clear(); // the next shard writes to the same memory
-      return blob;
-    });
+    this.#shardFdts.finish(shard, ({ address, size }) => this.#renderInto(frame, address, size));
+    this.#sinks.delete(shard);
+    this.#blocks.clear();
   }
 
   #callSerialize(shard: number): void {
@@ -243,15 +253,14 @@ export class RunState {
     }
     const { maxBytes } = this.#shard(shard);
     const { mode } = this.description;
-    // Early nodes are written by another thread, perhaps, than the rest: in mode `subfdt`, too, they go to the stage.
-    const isEarly = mode === 'subfdt' && (phase !== 'serialize' || !this.#stage.isShardEmpty(shard));
-    if (mode === 'hash' || isEarly) {
+    if (mode === 'hash' || (mode === 'subfdt' && phase !== 'serialize')) {
       return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
     }
     let sink = this.#sinks.get(shard);
     if (sink === undefined) {
       sink = new StructBlockSink(this.#blocks, instance.name, maxBytes);
       this.#sinks.set(shard, sink);
+      if (mode === 'subfdt' && !this.#stage.isShardEmpty(shard)) replayShard(this.#stage, shard, sink);
     }
     return sink;
   }
@@ -309,17 +318,6 @@ export class RunState {
       ...(shard === undefined ? {} : { shard: shard - instance.firstShard }),
     };
   }
-}
-
-/** As much as the thread will write at one time: all shards in mode `sequential`, one in mode `subfdt`. */
-function structBlocks({ mode, shards }: RunDescription, stage: Stage): StructBlocks {
-  if (mode === 'sequential') return new StructBlocks(shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0));
-  if (mode === 'hash') return new StructBlocks(0);
-  // Early nodes are in the stage: a name has one id, whichever of the two a shard writes to.
-  return new StructBlocks(
-    shards.reduce((most, { maxBytes }) => Math.max(most, maxBytes), 0),
-    new PropertyNames(stage),
-  );
 }
 
 /** KHO_EINVAL unless it says where the raw blob is. */

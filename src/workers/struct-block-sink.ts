@@ -218,8 +218,8 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
 
   /**
    * Appends a property of `node` that takes `bytes` in the FDT, `count` words, but for its length and value; returns where
-   * it stands. NOWHERE, and nothing is changed, if it does not fit in, or is an
-   * error that the tree tells.
+   * it stands. NOWHERE, and nothing is changed, if it does not fit in, or is an error
+   * for the tree to tell.
    */
   #append(node: number, name: number, bytes: number, count: number): number {
     if (node !== this.#node && !(this.#appends() && node === this.#node)) return NOWHERE;

@@ -63,7 +63,7 @@ export class StructBlocks {
     this.#end = end;
   }
 
-  /** Forgets all blocks, but keeps the memory. Their writers must not be used any more. */
+  /** Forgets all blocks, and everybody who wrote them: what is written next takes their memory. */
   clear(): void {
     this.cutAt(0);
     this.#linksEnd = LINK_WORDS;

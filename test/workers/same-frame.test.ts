@@ -55,7 +55,7 @@ function written(writes: readonly Write[], instanceOf: (shard: number) => string
     (index) =>
       new StageSink(stage, { index, driver: Math.floor(index / 2), instance: instanceOf(index), maxBytes: MAX_BYTES }),
   );
-  const blocks = new StructBlocks();
+  const blocks = new StructBlocks(0);
   const direct = SHARDS.map((index) => new StructBlockSink(blocks, instanceOf(index), MAX_BYTES));
   const call = (sink: NodeSink, { child, name, value }: Write): boolean => {
     try {
