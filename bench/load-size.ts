@@ -13,3 +13,8 @@ export function instanceBytes({ nodes, properties }: Pick<Load, 'nodes' | 'prope
   for (const name of NAMES) bytes += name.length + 1;
   return bytes;
 }
+
+/** Memory for the FDT of all instances; its pages are there. */
+export function blobTarget(load: Pick<Load, 'nodes' | 'properties'>): Uint8Array {
+  return new Uint8Array(INSTANCES * instanceBytes(load) + 4096).fill(1);
+}

@@ -17,6 +17,7 @@ export interface Load {
 
 export const INSTANCES = 10;
 export const PROPERTIES_PER_NODE = 10;
+export const INSTANCE_NAMES: readonly string[] = Array.from({ length: INSTANCES }, (_, index) => `load${index}`);
 export const NAMES: readonly string[] = Array.from({ length: 16 }, (_, index) => `property-${index}`);
 const NAME_MASK = NAMES.length - 1;
 

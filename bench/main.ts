@@ -51,9 +51,7 @@ async function measure(options: BenchArguments): Promise<void> {
     const result = await runSuite(name, await loadSuite(), {
       quick: options.quick,
       rounds: options.rounds,
-      readLoad: () => load.read(),
-      addChild: (pid) => load.addChild(pid),
-      collectGarbage: globalThis.gc,
+      readLoad: (variants) => load.read(variants),
       onProgress: showProgress,
       onComparison: (comparison) => {
         clearProgress();

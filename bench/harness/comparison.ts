@@ -1,17 +1,27 @@
-/** One of the things that are compared. */
-export interface Variant {
+/** One of the things that are compared. It runs in a process of its own: see VariantProcess. */
+export interface VariantSpec {
   readonly name: string;
+  /** A module whose default export makes a {@link Measured} of the parameters. */
+  readonly module: URL;
+  /** Plain data. */
+  readonly parameters: unknown;
+}
+
+/** A variant that is set up, in its process. */
+export interface Measured {
   /**
    * Does it once and says how long it took, in the comparison's unit. What must not be measured (making a fresh stage,
    * giving buffers back) it does before and after its own clock. Several samples of one call are one round's.
    */
-  measure(): number | readonly number[] | Promise<number | readonly number[]>;
-  /** True if it leaves so much garbage behind that the next variant would pay for it: it is collected then. */
-  readonly leavesGarbage?: boolean;
+  measure(): Samples | Promise<Samples>;
+  /** CPU time in milliseconds of a child process of its own, if it has one. */
+  childCpuTime?(): number;
 }
 
+export type Samples = number | readonly number[];
+
 /** Variants that do the same work and are measured in the same rounds. */
-export interface Comparison {
+export interface Comparison<Variant extends { readonly name: string } = VariantSpec> {
   readonly title: string;
   /** Such as `ns/property`. */
   readonly unit: string;
@@ -20,7 +30,7 @@ export interface Comparison {
   readonly variants: readonly Variant[];
   /** How many rounds by default. */
   readonly rounds: number;
-  /** Rounds before the first that counts; default 3. */
+  /** Rounds before the first that counts; default 5. */
   readonly warmup?: number;
   /** Which columns show how far samples lie apart; default: the quartiles. `tail`: the 99th percentile and the maximum. */
   readonly show?: 'quartiles' | 'tail';
@@ -38,9 +48,6 @@ export interface Setting {
   /** Smaller sizes and fewer rounds: to see whether it works, not to know how fast it is. */
   readonly quick: boolean;
   readonly rounds: number | undefined;
-  /** Counts the CPU time of a child process as the bench's own. */
-  addChild(pid: number): void;
-  /** One of the same name is replaced. */
   fact(name: string, value: number, unit: string): void;
   /** Something that the reader must know: what was not here, what was chosen. */
   note(text: string): void;

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 export interface LoadReading {
   /** A clock, in milliseconds. */
   readonly wall: number;
-  /** CPU time of this process, all its threads, and the child processes that take part in the bench; milliseconds. */
+  /** CPU time of this process and of those of the variants, all their threads, in milliseconds. */
   readonly own: number;
   /** Time that the CPUs were idle or waited for a disk, all together, in milliseconds; undefined without /proc/stat. */
   readonly idle: number | undefined;
@@ -27,7 +27,6 @@ export const TICK_MS = 10;
 
 /** Reads how busy this machine is. On a system without /proc the readings say that nothing is known. */
 export class MachineLoad {
-  readonly #children = new Set<number>();
   readonly #proc: string;
 
   /** `proc` is where procfs is mounted. */
@@ -35,15 +34,10 @@ export class MachineLoad {
     this.#proc = proc;
   }
 
-  /** Counts the CPU time of a child process as our own. */
-  addChild(pid: number): void {
-    this.#children.add(pid);
-  }
-
-  read(): LoadReading {
+  /** `variants` is the CPU time of their processes so far. */
+  read(variants: number): LoadReading {
     const { user, system } = process.cpuUsage();
-    let own = (user + system) / 1000;
-    for (const pid of this.#children) own += this.#cpuTimeOf(pid);
+    const own = (user + system) / 1000 + variants;
     return { wall: performance.now(), own, ...this.#idle(), pressure: this.pressure()?.total };
   }
 
@@ -63,11 +57,6 @@ export class MachineLoad {
     const cpus = stat?.match(/^cpu\d/gm)?.length ?? 0;
     if (idle === undefined || iowait === undefined || cpus === 0) return { idle: undefined, cpus: 0 };
     return { idle: (idle + iowait) * TICK_MS, cpus };
-  }
-
-  /** The first number of schedstat: nanoseconds on a CPU. 0 once the process is gone. */
-  #cpuTimeOf(pid: number): number {
-    return Number(this.#text(`${pid}/schedstat`)?.split(' ')[0] ?? 0) / 1e6;
   }
 
   #text(file: string): string | undefined {

@@ -1,12 +1,18 @@
 import { Random } from '#dist/workers/random.js';
-import type { Comparison, Variant } from './comparison.js';
+import type { Comparison, Samples } from './comparison.js';
 import { type Contamination, contamination } from './contamination.js';
 import type { LoadReading } from './machine-load.js';
 import { median, type Spread, spreadOf } from './statistics.js';
 
-const WARMUP_ROUNDS = 3;
+const WARMUP_ROUNDS = 5;
 /** Contaminated rounds are repeated until as many rounds were measured as this times those that were asked for. */
 const REPEAT_LIMIT = 2;
+
+/** A variant as it is measured here, wherever it runs. */
+export interface Variant {
+  readonly name: string;
+  measure(): Samples | Promise<Samples>;
+}
 
 /** One round as it was. */
 export interface Round {
@@ -41,12 +47,7 @@ export interface ComparisonResult {
 export interface RoundOptions {
   /** Instead of the comparison's own number. */
   readonly rounds?: number | undefined;
-  readonly readLoad: () => LoadReading;
-  /**
-   * Collects the main thread's garbage: before each round, and after variants that leave much. Not more often: V8 forgets
-   * compiled code that was not used for a few collections, and what is measured then is the compiler.
-   */
-  readonly collectGarbage?: (() => void) | undefined;
+  readonly readLoad: () => LoadReading | Promise<LoadReading>;
   readonly onRound?: (round: number, rounds: number) => void;
 }
 
@@ -57,7 +58,7 @@ export interface RoundOptions {
  * tinybench is not used for this: it runs one task to its end before the next one begins, so that whatever else the
  * machine does meanwhile falls on one of them. A ratio means something only between measurements of the same moment.
  */
-export async function runRounds(comparison: Comparison, options: RoundOptions): Promise<ComparisonResult> {
+export async function runRounds(comparison: Comparison<Variant>, options: RoundOptions): Promise<ComparisonResult> {
   const wanted = options.rounds ?? comparison.rounds;
   const random = new Random(comparison.title);
   for (let round = 0; round < (comparison.warmup ?? WARMUP_ROUNDS); round++) {
@@ -77,19 +78,17 @@ export async function runRounds(comparison: Comparison, options: RoundOptions): 
 async function oneRound(variants: readonly Variant[], random: Random, options: RoundOptions): Promise<Round> {
   const order = shuffled(variants, random);
   const samples: Record<string, readonly number[]> = {};
-  options.collectGarbage?.();
-  const before = options.readLoad();
+  const before = await options.readLoad();
   for (const variant of order) {
     const measured = await variant.measure();
     samples[variant.name] = typeof measured === 'number' ? [measured] : measured;
-    if (variant.leavesGarbage) options.collectGarbage?.();
   }
-  return { order: order.map(({ name }) => name), samples, load: contamination(before, options.readLoad()) };
+  return { order: order.map(({ name }) => name), samples, load: contamination(before, await options.readLoad()) };
 }
 
 /** Statistics over the rounds that are clean, or of which nothing is known. */
 export function summarize(
-  comparison: Pick<Comparison, 'title' | 'unit' | 'reference' | 'variants' | 'show'>,
+  comparison: Pick<Comparison<Variant>, 'title' | 'unit' | 'reference' | 'variants' | 'show'>,
   rounds: readonly Round[],
 ): ComparisonResult {
   const { title, unit, reference, show = 'quartiles' } = comparison;

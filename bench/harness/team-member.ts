@@ -18,8 +18,6 @@ export interface PreparedJob {
   run(send: (data: unknown, transfer?: readonly TransferListItem[]) => void): void;
   /** After the measurement: what the main thread gets. */
   answer?(): unknown;
-  /** True if the thread should collect its garbage before the next job; see Variant.leavesGarbage. */
-  readonly leavesGarbage?: boolean;
 }
 
 /** The loop of a thread of a team: prepares each job, meets the other threads, runs it. */
@@ -42,8 +40,6 @@ export function serveTeam<Job>(prepare: (job: Job) => PreparedJob): void {
     prepared.run((data, transfer) => post({ kind: 'data', data }, transfer));
     const ended = process.hrtime.bigint();
     post({ kind: 'done', began, ended, answer: prepared.answer?.() });
-    const { leavesGarbage } = prepared;
     prepared = { run: () => {} };
-    if (leavesGarbage) globalThis.gc?.();
   });
 }

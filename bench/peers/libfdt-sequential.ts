@@ -1,5 +1,5 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -19,33 +19,41 @@ export interface LibfdtJob {
   readonly file?: string;
 }
 
-/** A peer: libfdt's sequential writer in C, in a process of its own that stays, so that its memory is warm too. */
+/** The compiled program, in a directory of its own. */
+export class LibfdtProgram implements Disposable {
+  readonly file: string;
+  readonly #directory: string;
+
+  private constructor(directory: string, file: string) {
+    this.#directory = directory;
+    this.file = file;
+  }
+
+  /** A text that says what is missing here if it cannot be compiled. */
+  static compile(): LibfdtProgram | string {
+    const directory = mkdtempSync(join(tmpdir(), 'khorus-bench-'));
+    const file = join(directory, 'libfdt-sequential');
+    const compiler = spawnSync('cc', ['-O2', '-Wall', '-o', file, SOURCE, '-lfdt'], { encoding: 'utf8' });
+    if (compiler.error === undefined && compiler.status === 0) return new LibfdtProgram(directory, file);
+    rmSync(directory, { recursive: true });
+    if (compiler.error !== undefined) return 'there is no C compiler (cc)';
+    return `cc could not compile it with libfdt: ${compiler.stderr.split('\n')[0] ?? ''}`;
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** A peer: libfdt's sequential writer in C, in a process that stays, so that its memory is warm too. */
 export class LibfdtSequential implements Disposable {
   readonly #child: ChildProcessWithoutNullStreams;
-  readonly #directory: string;
   readonly #answers: AsyncIterator<string>;
 
-  private constructor(child: ChildProcessWithoutNullStreams, directory: string) {
-    this.#child = child;
-    this.#directory = directory;
-    this.#answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  }
-
-  /** Compiles and starts it; a text that says what is missing here if that cannot be. */
-  static start(): LibfdtSequential | string {
-    const directory = mkdtempSync(join(tmpdir(), 'khorus-bench-'));
-    const program = join(directory, 'libfdt-sequential');
-    const compiler = spawnSync('cc', ['-O2', '-Wall', '-o', program, SOURCE, '-lfdt'], { encoding: 'utf8' });
-    if (compiler.error !== undefined || compiler.status !== 0) {
-      rmSync(directory, { recursive: true });
-      if (compiler.error !== undefined) return 'there is no C compiler (cc)';
-      return `cc could not compile it with libfdt: ${compiler.stderr.split('\n')[0] ?? ''}`;
-    }
-    return new LibfdtSequential(spawn(program, { stdio: 'pipe' }), directory);
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
+  /** `program` is the file of a {@link LibfdtProgram}. */
+  constructor(program: string) {
+    this.#child = spawn(program, { stdio: 'pipe' });
+    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
   }
 
   /** Builds the tree; nanoseconds. */
@@ -56,8 +64,17 @@ export class LibfdtSequential implements Disposable {
     return Number(value.split(' ')[0]);
   }
 
+  /** CPU time so far in milliseconds; it has one thread. 0 where /proc does not say. */
+  cpuTime(): number {
+    try {
+      // Nanoseconds on a CPU, nanoseconds of waiting for one, number of time slices.
+      return Number(readFileSync(`/proc/${this.#child.pid}/schedstat`, 'latin1').split(' ')[0]) / 1e6;
+    } catch {
+      return 0;
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#child.stdin.end();
-    rmSync(this.#directory, { recursive: true, force: true });
   }
 }

@@ -143,7 +143,6 @@ function objects(instances: readonly number[]): PreparedJob {
     run(send) {
       for (const instance of instances) writeObjects(instance, send);
     },
-    leavesGarbage: true,
   };
 }
 

@@ -7,7 +7,7 @@ import { type CommandResult, ROOT, temporaryDirectory } from '../support/run.js'
 
 function bench(...args: string[]): Promise<CommandResult> {
   return new Promise((resolve) => {
-    const command = ['--expose-gc', join(ROOT, '.bench-build/main.js'), ...args];
+    const command = [join(ROOT, '.bench-build/main.js'), ...args];
     const child = execFile(process.execPath, command, { maxBuffer: 2 ** 24 }, (_error, stdout, stderr) =>
       resolve({ code: child.exitCode, stdout, stderr }),
     );

@@ -3,22 +3,22 @@ import { join } from 'node:path';
 import { FdtReader, formatDts } from 'khorus/fdt';
 import { expect, test } from 'vitest';
 import { driverRoot, Finalizer, ShardWriter, Stage } from '#dist/hashstage/index.js';
-import { INSTANCES, type Load, NAMES, writeLoad } from '../../bench/load.js';
-import { instanceBytes } from '../../bench/load-size.js';
-import { DirectContext, DirectWriter } from '../../bench/peers/direct-writer.js';
-import { LibfdtSequential } from '../../bench/peers/libfdt-sequential.js';
+import { INSTANCE_NAMES, INSTANCES, type Load, NAMES, writeLoad } from '../../bench/load.js';
+import { blobTarget, instanceBytes } from '../../bench/load-size.js';
+import { DirectWriter } from '../../bench/peers/direct-writer.js';
+import { LibfdtProgram, LibfdtSequential } from '../../bench/peers/libfdt-sequential.js';
 import { LockedTable } from '../../bench/peers/locked-table.js';
-import { type ObjectBatch, ObjectContext, writeObjects } from '../../bench/peers/object-tree.js';
+import { type ObjectBatch, ObjectContext, PropertyObjectContext, writeObjects } from '../../bench/peers/object-tree.js';
 import { clearTable, createTable, PropertyTable, SLOT_COUNT, SLOTS_AT } from '../../bench/peers/property-table.js';
 import { StreamContext, StreamWriter, writeStreams } from '../../bench/peers/wire-stream.js';
 import { ReusableStage } from '../../bench/reusable-stage.js';
+import { writeDirectly } from '../../bench/variants/direct.js';
 import { judgedTest } from '../fdt/libfdt.js';
 import { temporaryDirectory } from '../support/run.js';
 
 // More than one batch of objects.
 const LOAD: Load = { nodes: 1205, properties: 10, names: 'strings', workSteps: 0 };
-const INSTANCE_NAMES = Array.from({ length: INSTANCES }, (_, instance) => `load${instance}`);
-const room = () => new Uint8Array(INSTANCES * instanceBytes(LOAD) + 4096);
+const room = () => blobTarget(LOAD);
 
 function fdtOf(write: (writer: DirectWriter) => void): Uint8Array {
   const target = room();
@@ -30,13 +30,8 @@ function fdtOf(write: (writer: DirectWriter) => void): Uint8Array {
 }
 
 function direct(load: Load): Uint8Array {
-  return fdtOf((writer) => {
-    for (const [instance, name] of INSTANCE_NAMES.entries()) {
-      const context = new DirectContext(writer, name);
-      writeLoad(context, load, instance);
-      context.end();
-    }
-  });
+  const target = room();
+  return target.subarray(0, writeDirectly(target, load));
 }
 
 /** The tree as text, without the root's `compatible`, which only the finalizer writes. */
@@ -87,14 +82,17 @@ test('the direct writer makes the tree that the stage makes, with names as text 
   expect(firstDifference(direct({ ...LOAD, names: 'ids' }))).toBeUndefined();
 });
 
-test('objects make the same tree, in whatever order their batches come', () => {
+test.each([
+  ['a node', ObjectContext, 2],
+  ['a property', PropertyObjectContext, 13],
+] as const)('an object for each %s: the same tree, in whatever order the batches come', (_, Context, batchesEach) => {
   const batches: ObjectBatch[] = [];
   for (const instance of [3, 1, 0, 2, 9, 8, 7, 6, 5, 4]) {
-    const context = new ObjectContext(`load${instance}`, (batch) => void batches.push(structuredClone(batch)));
+    const context = new Context(`load${instance}`, (batch) => void batches.push(structuredClone(batch)));
     writeLoad(context, LOAD, instance);
     context.end();
   }
-  expect(batches.length).toBe(2 * INSTANCES);
+  expect(batches).toHaveLength(batchesEach * INSTANCES);
   expect(firstDifference(fdtOf((writer) => writeObjects(writer, INSTANCE_NAMES, batches)))).toBeUndefined();
 });
 
@@ -115,9 +113,10 @@ test('streams of two threads make the same tree, though each has name ids of its
 });
 
 judgedTest("libfdt's sequential writer makes the same tree, with shared names and without", async () => {
-  const libfdt = LibfdtSequential.start();
-  if (typeof libfdt === 'string') throw new Error(libfdt);
-  using _ = libfdt;
+  const program = LibfdtProgram.compile();
+  if (typeof program === 'string') throw new Error(program);
+  using _program = program;
+  using libfdt = new LibfdtSequential(program.file);
   for (const dedup of [true, false]) {
     const file = join(temporaryDirectory(), 'blob');
     const { nodes, properties } = LOAD;

@@ -3,10 +3,10 @@ import type { Comparison } from '../../bench/harness/comparison.js';
 import { goalVerdict, medianOf, ratioOf } from '../../bench/harness/goals.js';
 import type { LoadReading } from '../../bench/harness/machine-load.js';
 import { comparisonLines } from '../../bench/harness/report.js';
-import { runRounds } from '../../bench/harness/rounds.js';
+import { runRounds, type Variant } from '../../bench/harness/rounds.js';
 
 /** Variants whose n-th measurement gives what `times` says; the last one from there on. */
-function comparisonOf(times: Record<string, readonly number[]>, calls: string[] = []): Comparison {
+function comparisonOf(times: Record<string, readonly number[]>, calls: string[] = []): Comparison<Variant> {
   const variants = Object.entries(times).map(([name, list]) => {
     let call = 0;
     return {
@@ -98,20 +98,6 @@ test('where the load is not known, every round counts, and the table says so', a
   expect(result).toMatchObject({ contaminated: 0, verdict: 'not measured' });
   expect(comparisonLines(result).at(-1)).toContain('not measured');
   expect(medianOf(result, 'a')).toEqual({ value: 5 });
-});
-
-test('garbage is collected before each round and after variants that leave much', async () => {
-  const events: string[] = [];
-  const comparison = comparisonOf({ a: [1] }, events);
-  const [variant] = comparison.variants;
-  if (variant === undefined) throw new Error('there is a variant');
-  const collectGarbage = () => void events.push('gc');
-  await runRounds({ ...comparison, rounds: 1 }, { readLoad: quiet(), collectGarbage });
-  await runRounds(
-    { ...comparison, rounds: 1, variants: [{ ...variant, leavesGarbage: true }] },
-    { readLoad: quiet(), collectGarbage },
-  );
-  expect(events).toEqual(['gc', 'a', 'gc', 'a', 'gc']);
 });
 
 test.each([

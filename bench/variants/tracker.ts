@@ -1,0 +1,60 @@
+/** Threads that preserve pages, or take that back. */
+import {
+  after,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  physicalAddress,
+  RadixTree,
+  SharedPhysicalMemory,
+} from '#dist/memblock/index.js';
+import type { Measured } from '../harness/comparison.js';
+import { ThreadTeam } from '../harness/thread-team.js';
+import type { TrackerJob } from '../threads/tracker-thread.js';
+
+export interface TrackerParameters {
+  readonly pattern: TrackerJob['pattern'];
+  readonly action: TrackerJob['action'];
+  readonly threads: number;
+  /** Pages that are marked, by all threads together. */
+  readonly pages: number;
+  /** Bytes of memory that is tracked but not there, as guests' RAM is; a power of two. */
+  readonly space: number;
+  /** Pages of each range. */
+  readonly rangePages: number;
+}
+
+const THREAD_MODULE = new URL('../threads/tracker-thread.js', import.meta.url);
+const TABLES = { base: physicalAddress(0), size: 64 * 2 ** 20 };
+const SPACE = physicalAddress(4 * 2 ** 30);
+const MAX_ORDER = 10;
+
+export default function tracker({ pattern, action, threads, pages, space, rangePages }: TrackerParameters): Measured {
+  const team = new ThreadTeam<TrackerJob>(THREAD_MODULE, threads);
+  const { memory, root } = buildTree(space);
+  const run = async (what: TrackerJob['action']): Promise<number> => {
+    const count = pages / threads;
+    const where = { memory: memory.handle, root, base: SPACE, pages: space / PAGE_SIZE };
+    const jobs = Array.from({ length: threads }, (_, member) => ({
+      job: { ...where, first: member * count, count, pattern, rangePages, action: what },
+    }));
+    const { began, ended } = await team.run(jobs);
+    return Number(ended - began) / pages;
+  };
+  return {
+    async measure() {
+      const [set, clear] = [await run('set'), await run('clear')];
+      return action === 'set' ? set : clear;
+    },
+  };
+}
+
+function buildTree(space: number): { memory: SharedPhysicalMemory; root: PhysicalAddress } {
+  const memory = SharedPhysicalMemory.create([
+    { ...TABLES, nid: 0, backed: true },
+    { base: SPACE, size: space, nid: 0, backed: false },
+  ]);
+  let table = 0;
+  const tree = RadixTree.create(memory, () => after(TABLES.base, table++ * PAGE_SIZE));
+  tree.ensureRange(SPACE, space / PAGE_SIZE, MAX_ORDER);
+  return { memory, root: tree.root };
+}
