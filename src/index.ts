@@ -1,4 +1,5 @@
 /** khorus: parallel Kexec HandOver (KHO) serialization. The public API; this file only exports. */
+export { type CalibrateOptions, calibrate } from './calibration/index.js';
 export * from './coordinator/index.js';
 export { KhoError, type KhoErrorCode, type KhoErrorDetails, type SerializedKhoError } from './errors.js';
 export {

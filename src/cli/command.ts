@@ -6,6 +6,7 @@ import { KhoError } from '../errors.js';
 import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
+import { calibrateMachine } from './calibrate-command.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
@@ -76,7 +77,11 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
   common(program.command('run'))
     .argument('[scenario]', 'a YAML file, or - for stdin; default: the packaged scenarios/host.yaml')
     .description('run a scenario: prepare, freeze, serialize, finalize, then boot a successor that restores it')
-    .addOption(new Option('--mode <mode>', 'how callbacks are spread').choices(MODES))
+    .addOption(
+      new Option('--mode <mode>', 'how callbacks are spread; auto: as khorus calibrate found to be fastest').choices(
+        MODES,
+      ),
+    )
     .option('--workers <n>', 'threads of the pool; default: one for each CPU', wholeNumber(1, WORKERS_MAX))
     .addOption(new Option('--profile <profile>', 'the KHO ABI').choices(PROFILE_NAMES))
     .option('--fdt-max <size>', 'room for the one FDT of series-v4 and series-v5; default: 10M', fdtMax)
@@ -168,6 +173,14 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     )
     .action(async (directory: string, options: CommonOptions & KexecCommandOptions) => {
       exit(await kexecImage(directory, options, terminalOf(options), signal));
+    });
+
+  common(program.command('calibrate'))
+    .description('measure what the modes cost on this machine, by which --mode auto chooses, and keep it')
+    .option('--workers <n>', 'threads of the pool; default: one for each CPU', wholeNumber(1, WORKERS_MAX))
+    .addHelpText('after', example('calibrate', 'calibrate --workers 4 --json'))
+    .action(async (options: CommonOptions & { workers?: number }) => {
+      exit(await calibrateMachine(options, terminalOf(options), signal));
     });
 
   common(program.command('profiles'))

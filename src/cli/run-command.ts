@@ -1,9 +1,11 @@
 import { fileURLToPath } from 'node:url';
+import { explainChoice } from '../coordinator/index.js';
 import { BUILTIN_DRIVERS } from '../drivers/builtin.js';
 import { KhoError } from '../errors.js';
 import { blackoutReport, runSummary, runSummaryLines } from '../report/index.js';
 import { runHandover } from '../run.js';
 import type { DriverModule } from '../workers/index.js';
+import { calibrationFor } from './calibrate-command.js';
 import { type KexecFlags, kexecPlan } from './kexec-command.js';
 import { checkTarget, writeDirectory } from './output-directory.js';
 import { Progress } from './progress.js';
@@ -32,9 +34,11 @@ export async function runScenario(
 ): Promise<number> {
   const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
   const kexec = kexecPlan(options, scenario.host.cmdline);
-  const plan = { ...planOf(scenario, options), ...(kexec && { kexec }) };
+  const planned = planOf(scenario, options);
   const { out, force = false } = options;
   if (out !== undefined) await checkTarget(out, { force });
+  const calibration = planned.mode === 'auto' ? await calibrationFor(planned.workers, terminal, signal) : undefined;
+  const plan = { ...planned, ...(kexec && { kexec }), ...(calibration && { calibration }) };
   const progress = new Progress(terminal);
   try {
     const result = await runHandover(plan, { signal, onProgress: progress.report }).catch((thrown: unknown) => {
@@ -54,6 +58,8 @@ export async function runScenario(
         terminal.printJson({
           outcome: failures.length === 0 ? 'handed-over' : 'failed',
           overBudget,
+          mode: record.mode,
+          ...(record.modeChoice && { modeChoice: record.modeChoice }),
           blackout: blackoutReport(record),
           drivers,
           instances,
@@ -63,6 +69,7 @@ export async function runScenario(
         });
       } else {
         if (!terminal.quiet) for (const line of runSummaryLines(record)) terminal.print(line);
+        if (!terminal.quiet && record.modeChoice) terminal.print(explainChoice(record.modeChoice));
         for (const { message, driver, instance } of failures) {
           const where = [driver, instance].filter((part) => part !== undefined && !message.includes(part)).join(' ');
           terminal.streams.stderr.write(`khorus: ${message}${where === '' ? '' : ` (${where})`}\n`);

@@ -27,7 +27,7 @@ const COUNT_MAX = 65_536;
 export const WORKERS_MAX = 1024;
 
 export const ARCHES = ['x86_64'] as const;
-export const MODES = ['sequential', 'hash', 'subfdt'] as const;
+export const MODES = ['auto', 'sequential', 'hash', 'subfdt'] as const;
 export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
 
 /** Every schema's `error` is what would be right; {@link describeIssue} puts what was found before it. */

@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
 import type { Budget, DriverRegistration, HostOptions, RunPlan } from '../coordinator/plan.js';
 import { KhoError } from '../errors.js';
-import type { DriverModule, Mode } from '../workers/run-description.js';
+import type { DriverModule } from '../workers/run-description.js';
 import { resolveDriver } from './driver-module.js';
 import { findOrderProblems } from './driver-order.js';
 import { ScenarioDocument } from './scenario-document.js';
@@ -18,7 +18,7 @@ export interface Scenario {
   readonly host: HostOptions;
   readonly profile: RunPlan['profile'];
   readonly fdtMax?: number;
-  readonly mode?: Mode;
+  readonly mode?: RunPlan['mode'];
   readonly workers?: number;
   readonly seed: number;
   readonly budget?: Budget;
@@ -108,7 +108,7 @@ export interface PlanOverrides {
   readonly profile?: RunPlan['profile'];
   /** Bytes. */
   readonly fdtMax?: number;
-  readonly mode?: Mode;
+  readonly mode?: RunPlan['mode'];
   readonly workers?: number;
   readonly seed?: number;
   /** Milliseconds. */

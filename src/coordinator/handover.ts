@@ -16,10 +16,11 @@ import {
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
 import type { DriverModule, SnapshotDigests } from '../workers/index.js';
+import type { RunOptions } from './handover-run.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
+import type { ModeChoice } from './mode-choice.js';
 import type { Finalized } from './output.js';
-import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
 import {
@@ -33,7 +34,9 @@ import type { Timeline, TimelineRecorder } from './timeline.js';
 
 interface HandoverParts extends Finalized {
   readonly host: Host;
-  readonly plan: Pick<RunPlan, 'mode' | 'workers' | 'seed' | 'profile' | 'budget' | 'kexec'>;
+  readonly plan: RunOptions;
+  /** Why its mode, if mode `auto` chose it. */
+  readonly choice?: ModeChoice;
   readonly registry: Registry;
   readonly reservations: Reservations;
   readonly kexec: KexecImage;
@@ -53,6 +56,11 @@ export class Handover implements Disposable {
 
   constructor(parts: HandoverParts) {
     this.#parts = parts;
+  }
+
+  /** Why the mode is the one it is, if mode `auto` chose it. */
+  get choice(): ModeChoice | undefined {
+    return this.#parts.choice;
   }
 
   /** The drivers' modules, which a successor needs to restore their state. */
@@ -123,7 +131,7 @@ export class Handover implements Disposable {
 
   /** run.json, without a successor's part. */
   record(): RunRecord {
-    const { host, plan, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
+    const { host, plan, choice, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
     const ranges = this.ranges();
     const nodes = this.#driverNodes();
     const pageBytes = new Map<string, number>();
@@ -149,6 +157,7 @@ export class Handover implements Disposable {
       },
       profile: plan.profile,
       mode: plan.mode,
+      ...(choice && { modeChoice: choice }),
       workers: plan.workers,
       seed: plan.seed,
       ...(kexec.fdt === undefined ? {} : { fdtMax: kexec.fdt.segment.memorySize }),

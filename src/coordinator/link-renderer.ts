@@ -5,12 +5,13 @@ import type { FdtFrame, RenderedFrame } from '../hashstage/index.js';
 import type { SharedPhysicalMemory } from '../memblock/index.js';
 import type { InstanceDescription, ShardFdtTable } from '../workers/index.js';
 import type { Registry } from './registry.js';
-import type { Renderer, RenderTarget } from './renderer.js';
+import type { Renderer, RenderJob, RenderTarget } from './renderer.js';
 import type { BlobRoom } from './reservations.js';
 import type { TimelineRecorder } from './timeline.js';
 
 /** Mode `subfdt`: the state is in FDTs already, a shard each; what is left is the links to them, on the main thread. */
 export class LinkRenderer implements Renderer {
+  stateBytes = 0;
   readonly #memory: SharedPhysicalMemory;
   readonly #registry: Registry;
   readonly #rooms: readonly (BlobRoom | undefined)[];
@@ -33,8 +34,10 @@ export class LinkRenderer implements Renderer {
   }
 
   /** Nodes and properties are those of the tree that the links lead to; bytes those of the FDT that links. */
-  render(frame: FdtFrame, target: RenderTarget, what: string): RenderedFrame {
-    return this.#recorder.step('finalize', `link ${what}`, () => this.#link(frame, target));
+  render(jobs: readonly RenderJob[]): RenderedFrame[] {
+    return jobs.map(({ frame, target, what }) =>
+      this.#recorder.step('finalize', `link ${what}`, () => this.#link(frame, target)),
+    );
   }
 
   #link({ properties, shards = [] }: FdtFrame, { address, size }: RenderTarget): RenderedFrame {
@@ -53,6 +56,7 @@ export class LinkRenderer implements Renderer {
         if (room === undefined) throw new KhoError('KHO_EINVAL', `shard ${shard} has no room for an FDT`);
         const blob = this.#table.blob(shard);
         links.push({ address: room.address, size: blob.size });
+        this.stateBytes += blob.size;
         // Without the root and the instance's node, and the root's compatible.
         total.nodes += blob.nodes - 2;
         total.properties += blob.properties - properties.size;

@@ -54,13 +54,14 @@ export class OneFdt implements HandoverOutput {
     const { size, parts } = await this.#render(renderer, frame);
     // The series v4 copies the finished FDT when it loads; v5 loads first, and hands over the size of the segment.
     if (this.#profile.preservedMemory === 'mem-properties') this.#fdt.setSize(size);
-    return { root: { address, size }, subtrees: [], rendered: parts, trackerPages };
+    return { root: { address, size }, subtrees: [], rendered: parts, trackerPages, stateBytes: renderer.stateBytes };
   }
 
   async #render(renderer: Renderer, frame: FdtFrame): Promise<RenderedFrame> {
     const { address, memorySize: room } = this.#fdt.segment;
     try {
-      return await renderer.render(frame, { address, size: room }, 'the FDT');
+      const [whole] = await renderer.render([{ frame, target: { address, size: room }, what: 'the FDT' }]);
+      return whole as RenderedFrame;
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' });
       if (error.code !== 'KHO_ENOSPC') throw error;

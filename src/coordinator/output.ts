@@ -20,6 +20,8 @@ export interface Finalized {
   readonly subtrees: readonly Subtree[];
   /** By driver's name: its blob, or its node of the one FDT. */
   readonly rendered: ReadonlyMap<string, RenderedBlob>;
+  /** Bytes of FDT that hold the drivers' state, wherever they lie. */
+  readonly stateBytes: number;
   /** The pages of what lists preserved memory: not preserved themselves, but the next kernel reads them. */
   readonly trackerPages: readonly PhysicalAddress[];
 }

@@ -1,6 +1,7 @@
 import type { ProfileName } from '../abi/index.js';
 import type { DriverModule, Mode } from '../workers/index.js';
 import type { KexecPlan } from './kexec-files.js';
+import type { Calibration } from './mode-choice.js';
 
 /** The modelled machine. */
 export interface HostOptions {
@@ -48,7 +49,10 @@ export interface DriverRegistration {
 export interface RunPlan {
   readonly host: HostOptions;
   readonly profile: ProfileName;
-  readonly mode: Mode;
+  /** `auto`: the one of the others that the calibration predicts to be the fastest. */
+  readonly mode: Mode | 'auto';
+  /** What mode `auto` decides by, for as many workers; see calibrate(). */
+  readonly calibration?: Calibration;
   /** Profiles `series-v4` and `series-v5` alone: bytes of room for the one FDT; 10 MiB if absent. */
   readonly fdtMax?: number;
   /** Threads of the pool. */

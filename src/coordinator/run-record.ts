@@ -1,3 +1,4 @@
+import type { ModeChoice } from './mode-choice.js';
 import type { Budget, HostOptions } from './plan.js';
 import type { Timeline } from './timeline.js';
 
@@ -133,6 +134,8 @@ export interface RunRecord {
   };
   readonly profile: string;
   readonly mode: string;
+  /** Why, if mode `auto` chose it. */
+  readonly modeChoice?: ModeChoice;
   readonly workers: number;
   readonly seed: number;
   /** Bytes of room for the one FDT; absent where each driver has a blob. */

@@ -8,15 +8,14 @@ import {
   writeKhoRoot,
   writeMemblockFdt,
 } from '../abi/index.js';
-import { KhoError } from '../errors.js';
 import type { RenderedBlob } from '../hashstage/index.js';
 import { PAGE_SIZE, preserveBlob } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { Finalized, HandoverOutput } from './output.js';
-import type { RegisteredDriver, Registry } from './registry.js';
-import { driverFrame, type Renderer } from './renderer.js';
-import type { BlobRoom, BlobRooms, Reservations } from './reservations.js';
+import type { Registry } from './registry.js';
+import { driverFrame, type Renderer, type RenderJob } from './renderer.js';
+import type { BlobRooms, Reservations } from './reservations.js';
 import type { TimelineRecorder } from './timeline.js';
 
 /** The kexec that a cold-booted host does is its first. */
@@ -53,7 +52,9 @@ export class SubBlobs implements HandoverOutput {
 
   async finalize(renderer: Renderer): Promise<Finalized> {
     const rendered = new Map<string, RenderedBlob>();
+    const blobs = await renderer.render(this.#jobs());
     const subtrees: Subtree[] = [];
+    let next = 0;
     for (const driver of this.#registry.drivers) {
       const room = this.#rooms.drivers[driver.index];
       if (room === undefined) {
@@ -65,7 +66,7 @@ export class SubBlobs implements HandoverOutput {
         subtrees.push({ name: driver.name, address: blob.address, size: blob.size });
         continue;
       }
-      const blob = await this.#render(renderer, driver, room);
+      const blob = blobs[next++] as RenderedBlob;
       rendered.set(driver.name, blob);
       subtrees.push({ name: driver.name, address: room.address, size: blob.size });
       preserveBlob(this.#reservations.tracker, room.address, blob.size);
@@ -74,17 +75,25 @@ export class SubBlobs implements HandoverOutput {
       // The kernel adds its own entries at boot, before any driver.
       const all = [...this.#writeCoreBlobs(), ...subtrees];
       const root = { address: this.#rooms.root, size: this.#writeRoot(all) };
-      return { root, subtrees: all, rendered, trackerPages: this.#reservations.tracker.pages() };
+      return {
+        root,
+        subtrees: all,
+        rendered,
+        trackerPages: this.#reservations.tracker.pages(),
+        stateBytes: renderer.stateBytes,
+      };
     });
   }
 
-  async #render(renderer: Renderer, driver: RegisteredDriver, { address, pages }: BlobRoom): Promise<RenderedBlob> {
-    const frame = driverFrame('', driver, this.#registry);
-    try {
-      return await renderer.render(frame, { address, size: pages * PAGE_SIZE }, driver.name);
-    } catch (error) {
-      throw KhoError.from(error).with({ driver: driver.name, phase: 'finalize' });
-    }
+  /** One for each driver but those with a raw blob. */
+  #jobs(): RenderJob[] {
+    return this.#registry.drivers.flatMap((driver) => {
+      const room = this.#rooms.drivers[driver.index];
+      if (room === undefined) return [];
+      const target = { address: room.address, size: room.pages * PAGE_SIZE };
+      const { name } = driver;
+      return [{ frame: driverFrame('', driver, this.#registry), target, what: name, driver: name }];
+    });
   }
 
   #writeCoreBlobs(): Subtree[] {

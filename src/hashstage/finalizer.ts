@@ -40,6 +40,16 @@ import { type Collected, nodeWords, ShardCollector } from './shard-collector.js'
 import type { Stage } from './stage.js';
 import { propertyWords } from './writer.js';
 
+// Constants of its own module are part of the code that V8 makes; those of others are loaded each time.
+const PROP = FDT_PROP_WIRE;
+const BEGIN_NODE = FDT_BEGIN_NODE_WIRE;
+const END_NODE = FDT_END_NODE_WIRE;
+const DATA = FRAGMENT_DATA;
+const LENGTH = PROPERTY_LENGTH;
+const NAME = PROPERTY_NAME;
+const VALUE = PROPERTY_VALUE;
+/** Words of a property of 8 bytes. */
+const WORDS_8 = PROPERTY_VALUE + 2;
 const LENGTH_8_WIRE = swap32(8);
 /** From this many words on, one call copies a value faster than a loop. */
 const LARGE_VALUE = 32;
@@ -231,7 +241,7 @@ export class Finalizer {
   #beginNode(ref: NodeRef, out: Int32Array, start: number): number {
     const words = this.#words;
     let to = start;
-    out[to++] = FDT_BEGIN_NODE_WIRE;
+    out[to++] = BEGIN_NODE;
     const nameWords = (words[ref + NODE_LENGTH] >>> 2) + 1;
     for (let word = 0; word < nameWords; word++) out[to++] = words[ref + NODE_TEXT + word];
     return to;
@@ -247,33 +257,33 @@ export class Finalizer {
     }
     const child = this.#child[id];
     if (child !== 0) to = this.#renderSiblings(child, out, to);
-    out[to++] = FDT_END_NODE_WIRE;
+    out[to++] = END_NODE;
     return to;
   }
 
   #renderFragment(fragment: number, out: Int32Array, start: number): number {
     const words = this.#words;
     const offsets = this.#offsets;
-    let from = fragment + FRAGMENT_DATA;
+    let from = fragment + DATA;
     const end = from + words[fragment + FRAGMENT_USED];
     let to = start;
     let properties = 0;
     while (from < end) {
-      const length = words[from + PROPERTY_LENGTH];
-      out[to + PROPERTY_TAG] = FDT_PROP_WIRE;
-      out[to + PROPERTY_LENGTH] = length;
-      out[to + PROPERTY_NAME] = offsets[words[from + PROPERTY_NAME]];
+      const length = words[from + LENGTH];
+      out[to] = PROP;
+      out[to + LENGTH] = length;
+      out[to + NAME] = offsets[words[from + NAME]];
       properties++;
       if (length === LENGTH_8_WIRE) {
-        out[to + PROPERTY_VALUE] = words[from + PROPERTY_VALUE];
-        out[to + PROPERTY_VALUE + 1] = words[from + PROPERTY_VALUE + 1];
-        from += PROPERTY_VALUE + 2;
-        to += PROPERTY_VALUE + 2;
+        out[to + VALUE] = words[from + VALUE];
+        out[to + VALUE + 1] = words[from + VALUE + 1];
+        from += WORDS_8;
+        to += WORDS_8;
         continue;
       }
       const next = from + propertyWords(words, from);
-      from += PROPERTY_VALUE;
-      to += PROPERTY_VALUE;
+      from += VALUE;
+      to += VALUE;
       if (next - from > LARGE_VALUE) {
         out.set(words.subarray(from, next), to);
         to += next - from;

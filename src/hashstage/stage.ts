@@ -42,12 +42,16 @@ export interface StageOptions {
   maxBytes: number;
   /** Number of threads that may write at once: each may leave part of an arena unused. */
   threads: number;
-  /** How many distinct property names there is room for; default 65536. */
+  /** How many distinct property names there is room for; default 65536, or as many as `maxBytes` can hold. */
   maxNames?: number;
 }
 
 /** The smallest FDT node: tag, one word of name, end tag. So `maxBytes / 12` bounds the number of nodes. */
 const SMALLEST_NODE_BYTES = 12;
+/** The smallest property, and one character of name with its NUL. */
+const SMALLEST_NAME_BYTES = 14;
+const MIN_NAMES = 512;
+const MAX_NAMES = 65_536;
 /** A node of 12 wire bytes takes at most this many in the stage: record, fragment header. */
 const STAGE_BYTES_PER_WIRE_BYTE = 4;
 
@@ -85,7 +89,8 @@ export class Stage {
   /** Reserves a stage. KHO_ENOMEM if the declared bounds need more than 4 GiB. */
   static create(options: StageOptions): Stage {
     const nodeSlots = powerOfTwo(Math.max(1024, Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
-    const nameSlots = powerOfTwo(2 * (options.maxNames ?? 65536));
+    const mostNames = Math.max(MIN_NAMES, Math.ceil(options.maxBytes / SMALLEST_NAME_BYTES));
+    const nameSlots = powerOfTwo(2 * (options.maxNames ?? Math.min(MAX_NAMES, mostNames)));
     const arenaBytes =
       STAGE_BYTES_PER_WIRE_BYTE * options.maxBytes + (options.threads + 2) * 2 * ARENA_BYTES + nameSlots * 64;
     const geometry = stageGeometry({ shardCount: options.shardCount, nameSlots, nodeSlots, arenaBytes });

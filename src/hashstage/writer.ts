@@ -15,7 +15,6 @@ import {
   type NodeRef,
   PROPERTY_LENGTH,
   PROPERTY_NAME,
-  PROPERTY_TAG,
   PROPERTY_VALUE,
   SHARD_FIRST,
   SHARD_LAST,
@@ -27,6 +26,14 @@ import {
 import { OpenNodes } from './open-nodes.js';
 import type { Stage } from './stage.js';
 
+// Constants of its own module are part of the code that V8 makes; those of others are loaded each time.
+const PROP = FDT_PROP_WIRE;
+const LENGTH = PROPERTY_LENGTH;
+const NAME = PROPERTY_NAME;
+const VALUE = PROPERTY_VALUE;
+const USED = FRAGMENT_USED;
+const DATA = FRAGMENT_DATA;
+const USED_BYTES = SHARD_USED_BYTES;
 const LENGTH_4_WIRE = swap32(4);
 const LENGTH_8_WIRE = swap32(8);
 const BYTES_4 = FDT_PROPERTY_HEADER_SIZE + 4;
@@ -121,36 +128,36 @@ export class ShardWriter {
 
   /** A 32-bit property, native (little-endian) byte order. */
   u32(node: NodeRef, name: number, value: number): void {
-    const at = this.#property(node, name, BYTES_4, PROPERTY_VALUE + 1);
+    const at = this.#property(node, name, BYTES_4, VALUE + 1);
     const words = this.#words;
-    words[at + PROPERTY_LENGTH] = LENGTH_4_WIRE;
-    words[at + PROPERTY_VALUE] = value;
-    this.#commit(at + PROPERTY_VALUE + 1);
+    words[at + LENGTH] = LENGTH_4_WIRE;
+    words[at + VALUE] = value;
+    this.#commit(at + VALUE + 1);
   }
 
   /** A 64-bit property from its halves, native (little-endian) byte order. */
   u64(node: NodeRef, name: number, high: number, low: number): void {
-    const at = this.#property(node, name, BYTES_8, PROPERTY_VALUE + 2);
+    const at = this.#property(node, name, BYTES_8, VALUE + 2);
     const words = this.#words;
-    words[at + PROPERTY_LENGTH] = LENGTH_8_WIRE;
-    words[at + PROPERTY_VALUE] = low;
-    words[at + PROPERTY_VALUE + 1] = high;
-    this.#commit(at + PROPERTY_VALUE + 2);
+    words[at + LENGTH] = LENGTH_8_WIRE;
+    words[at + VALUE] = low;
+    words[at + VALUE + 1] = high;
+    this.#commit(at + VALUE + 2);
   }
 
   /** A property of any bytes; they are copied. */
   bytes(node: NodeRef, name: number, value: Uint8Array): void {
     const length = value.length;
     const valueWords = align4(length) / 4;
-    const at = this.#property(node, name, propertySize(length), PROPERTY_VALUE + valueWords);
-    this.#words[at + PROPERTY_LENGTH] = swap32(length);
+    const at = this.#property(node, name, propertySize(length), VALUE + valueWords);
+    this.#words[at + LENGTH] = swap32(length);
     // Arenas may be reused, so the padding is written too: it becomes part of the blob.
-    if (valueWords > 0) this.#words[at + PROPERTY_VALUE + valueWords - 1] = 0;
+    if (valueWords > 0) this.#words[at + VALUE + valueWords - 1] = 0;
     const heap = this.#stage.bytes;
-    const to = (at + PROPERTY_VALUE) * 4;
+    const to = (at + VALUE) * 4;
     if (length > SMALL_VALUE) heap.set(value, to);
     else for (let index = 0; index < length; index++) heap[to + index] = value[index];
-    this.#commit(at + PROPERTY_VALUE + valueWords);
+    this.#commit(at + VALUE + valueWords);
   }
 
   /**
@@ -167,15 +174,15 @@ export class ShardWriter {
     if (!this.#stage.extend(this.#end, count)) this.#startFragment(node, count);
     this.#setUsed(used);
     const at = this.#end;
-    this.#words[at + PROPERTY_TAG] = FDT_PROP_WIRE;
-    this.#words[at + PROPERTY_NAME] = name;
+    this.#words[at] = PROP;
+    this.#words[at + NAME] = name;
     this.#marks[name] = this.#mark;
     return at;
   }
 
   #commit(end: number): void {
     this.#end = end;
-    this.#words[this.#fragment + FRAGMENT_USED] = end - this.#fragment - FRAGMENT_DATA;
+    this.#words[this.#fragment + USED] = end - this.#fragment - DATA;
   }
 
   /** The first use of a name in this shard: returns the bytes of its text. KHO_EEXIST if the node has it already. */
@@ -323,7 +330,7 @@ export class ShardWriter {
 
   #setUsed(bytes: number): void {
     this.#used = bytes;
-    this.#words[this.#record + SHARD_USED_BYTES] = bytes;
+    this.#words[this.#record + USED_BYTES] = bytes;
   }
 
   #growMarks(name: number): void {

@@ -33,12 +33,6 @@ export class PropertyNames {
     return id;
   }
 
-  /** Characters of a name; NaN for a number that is no name. */
-  lengthOf(id: number): number {
-    if (this.#source !== undefined && this.#texts[id] === undefined) this.text(id);
-    return this.#texts[id]?.length ?? Number.NaN;
-  }
-
   /** KHO_EINVAL for a number that is no name. */
   text(id: number): string {
     const text = this.#texts[id] ?? this.#source?.nameText(id);

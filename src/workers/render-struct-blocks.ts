@@ -242,53 +242,70 @@ class Rendering {
   #copy(start: number, end: number): void {
     const words = this.#words;
     const out = this.#out;
+    const shift = this.#to - start;
+    let at = start;
+    while (at < end) {
+      const others = this.#copyWide(at, end, shift);
+      this.#properties += (others - at) / WORDS_8;
+      at = others;
+      if (at >= end) break;
+      if (words[at] === PROP) at = this.#copyProperty(at, shift);
+      else if (words[at] === BEGIN_NODE) at = this.#copyBeginNode(at, shift);
+      else {
+        out[at + shift] = words[at];
+        at++;
+      }
+    }
+    this.#to = end + shift;
+  }
+
+  /**
+   * Copies properties of 8 bytes, the usual ones, as long as they come, and returns where they end. It has a method of its
+   * own, which is called for each node, because V8 makes better code of a method that is called often than of a long loop.
+   */
+  #copyWide(start: number, end: number, shift: number): number {
+    const words = this.#words;
+    const out = this.#out;
     const offsets = this.#offsets;
     let from = start;
-    let to = this.#to;
-    let properties = 0;
-    let nodes = 0;
-    for (;;) {
-      // Properties of 8 bytes, the usual ones, have a loop of their own, which is as short as it can be.
-      while (from < end && words[from] === PROP && words[from + LENGTH] === LENGTH_8_WIRE) {
-        out[to] = PROP;
-        out[to + LENGTH] = LENGTH_8_WIRE;
-        out[to + NAME] = offsets[words[from + NAME]];
-        out[to + VALUE] = words[from + VALUE];
-        out[to + LAST_8] = words[from + LAST_8];
-        from += WORDS_8;
-        to += WORDS_8;
-        properties++;
-      }
-      if (from >= end) break;
-      const tag = words[from];
-      if (tag === PROP) {
-        out[to] = PROP;
-        out[to + LENGTH] = words[from + LENGTH];
-        out[to + NAME] = offsets[words[from + NAME]];
-        properties++;
-        const next = from + propertyWords(words, from);
-        from += VALUE;
-        to += VALUE;
-        if (next - from > LARGE_VALUE) {
-          out.set(words.subarray(from, next), to);
-          to += next - from;
-          from = next;
-        } else while (from < next) out[to++] = words[from++];
-        continue;
-      }
-      out[to++] = tag;
-      from++;
-      if (tag !== BEGIN_NODE) continue;
-      nodes++;
-      let word: number;
-      do {
-        word = words[from++];
-        out[to++] = word;
-      } while (!endsName(word));
+    let to = start + shift;
+    while (from < end && words[from] === PROP && words[from + LENGTH] === LENGTH_8_WIRE) {
+      out[to] = PROP;
+      out[to + LENGTH] = LENGTH_8_WIRE;
+      out[to + NAME] = offsets[words[from + NAME]];
+      out[to + VALUE] = words[from + VALUE];
+      out[to + LAST_8] = words[from + LAST_8];
+      from += WORDS_8;
+      to += WORDS_8;
     }
-    this.#to = to;
-    this.#properties += properties;
-    this.#nodes += nodes;
+    return from;
+  }
+
+  /** Copies a property of any size, and returns where it ends. */
+  #copyProperty(start: number, shift: number): number {
+    const words = this.#words;
+    const out = this.#out;
+    const end = start + propertyWords(words, start);
+    out[start + shift] = PROP;
+    out[start + shift + LENGTH] = words[start + LENGTH];
+    out[start + shift + NAME] = this.#offsets[words[start + NAME]];
+    const value = start + VALUE;
+    if (end - value > LARGE_VALUE) out.set(words.subarray(value, end), value + shift);
+    else for (let at = value; at < end; at++) out[at + shift] = words[at];
+    this.#properties++;
+    return end;
+  }
+
+  /** Copies the beginning of a node with its name, and returns where it ends. */
+  #copyBeginNode(start: number, shift: number): number {
+    const words = this.#words;
+    const out = this.#out;
+    out[start + shift] = BEGIN_NODE;
+    let at = start + 1;
+    do out[at + shift] = words[at];
+    while (!endsName(words[at++]));
+    this.#nodes++;
+    return at;
   }
 }
 

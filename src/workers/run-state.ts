@@ -109,18 +109,22 @@ export class RunState {
     };
   }
 
-  /** Mode `sequential`: renders an FDT where it is to lie. */
-  render({ frame, address, room }: RenderTask): TaskAnswer {
-    const start = this.#now();
-    const answer = { threadId, attached: true };
-    try {
-      const value = this.#renderInto(frame, physicalAddress(address), room);
-      return { ...answer, spans: Float64Array.of(start, this.#now()), values: [value], failures: [] };
-    } catch (thrown) {
-      const error = KhoError.from(thrown).with({ phase: 'finalize' }).toJSON();
-      const spans = Float64Array.of(start, this.#now());
-      return { ...answer, spans, values: [], failures: [{ position: 0, error }] };
+  /** Mode `sequential`: renders FDTs where they are to lie. */
+  render({ jobs }: RenderTask): TaskAnswer {
+    const spans: number[] = [];
+    const values: RenderedFrame[] = [];
+    const failures: { position: number; error: SerializedKhoError }[] = [];
+    for (const [position, { frame, address, room }] of jobs.entries()) {
+      spans.push(this.#now());
+      try {
+        values.push(this.#renderInto(frame, physicalAddress(address), room));
+      } catch (thrown) {
+        failures.push({ position, error: KhoError.from(thrown).toJSON() });
+      }
+      spans.push(this.#now());
+      if (failures.length > 0) break;
     }
+    return { threadId, attached: true, spans: Float64Array.from(spans), values, failures };
   }
 
   /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */

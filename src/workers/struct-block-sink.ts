@@ -218,17 +218,18 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
 
   /**
    * Appends a property of `node` that takes `bytes` in the FDT, `count` words, but for its length and value; returns where
-   * it stands. NOWHERE, and nothing is changed, if it does not fit in, or is an error.
+   * it stands. NOWHERE, and nothing is changed, if it does not fit in, or is an error
+   * for the tree to tell.
    */
   #append(node: number, name: number, bytes: number, count: number): number {
     if (node !== this.#node && !(this.#appends() && node === this.#node)) return NOWHERE;
     const blocks = this.#blocks;
     const mark = blocks.marks[name];
     let used = this.#used + bytes;
-    // Below the first mark; or undefined, beyond the array or for what is no name (whose length is NaN).
+    // Below the first mark; or undefined, beyond the array or for what is no name: then its text is KHO_EINVAL.
     const isNew = !(mark >= this.#firstMark);
-    if (isNew) used += blocks.names.lengthOf(name) + 1;
-    if (!(used <= this.#maxBytes) || mark === this.#mark) return NOWHERE;
+    if (isNew) used += blocks.names.text(name).length + 1;
+    if (used > this.#maxBytes || mark === this.#mark) return NOWHERE;
     if (isNew) {
       this.#names = blocks.link(name, this.#names);
       blocks.growMarks();

@@ -63,14 +63,19 @@ export interface CallbackTask {
   readonly collectFailures: boolean;
 }
 
-/** Mode `sequential` only: writes an FDT from its frame and the trees of shards into physical memory. */
-export interface RenderTask {
-  readonly kind: 'render';
-  readonly runId: string;
+/** An FDT to be written into physical memory, from its frame and what shards wrote. */
+export interface RoomToRender {
   readonly frame: FdtFrame;
   readonly address: number;
   /** Bytes. */
   readonly room: number;
+}
+
+/** Mode `sequential` only: writes FDTs, one after another, until one fails. */
+export interface RenderTask {
+  readonly kind: 'render';
+  readonly runId: string;
+  readonly jobs: readonly RoomToRender[];
 }
 
 export type Task = DescribeTask | AttachTask | PreparedTask | CallbackTask | RenderTask;
