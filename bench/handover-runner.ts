@@ -2,15 +2,19 @@ import {
   Coordinator,
   type CoordinatorOptions,
   type DriverRegistration,
+  explainChoice,
   type Handover,
   Host,
+  type Mode,
+  type ModeChoice,
   type Phase,
   type Timeline,
   WorkerPool,
 } from 'khorus';
 import type { Load } from './load.js';
 
-export type BenchMode = CoordinatorOptions['mode'];
+/** How a coordinator works; mode `auto` has a calibration. */
+export type ModePlan = Pick<CoordinatorOptions, 'mode' | 'workers' | 'calibration'>;
 
 /** `count` instances of a driver. */
 export type Instances = Pick<DriverRegistration, 'module' | 'count' | 'options'>;
@@ -25,8 +29,11 @@ export function loadInstances(load: Load, count: number): Instances {
 /** The real path, again and again: a host, and a coordinator that keeps its threads. */
 export class HandoverRunner {
   readonly #coordinator: Coordinator;
+  /** How often mode `auto` chose each mode. */
+  readonly #choices = new Map<Mode, number>();
+  #lastChoice: ModeChoice | undefined;
 
-  constructor(mode: BenchMode, workers: number, instances: readonly Instances[], memory = 512 * 2 ** 20) {
+  constructor(plan: ModePlan, instances: readonly Instances[], memory = 512 * 2 ** 20) {
     const host = new Host({
       arch: 'x86_64',
       memory,
@@ -35,8 +42,8 @@ export class HandoverRunner {
       cpus: 2,
       release: '7.2.0-bench',
     });
-    const pool = new WorkerPool({ threads: workers });
-    this.#coordinator = new Coordinator(host, { mode, workers, pool, seed: 1, profile: 'kho-v4' });
+    const pool = new WorkerPool({ threads: plan.workers });
+    this.#coordinator = new Coordinator(host, { ...plan, pool, seed: 1, profile: 'kho-v4' });
     for (const entry of instances) this.#coordinator.register({ ...entry, after: [], priority: 0 });
   }
 
@@ -44,10 +51,20 @@ export class HandoverRunner {
   async handOver<T>(use: (handover: Handover) => T): Promise<T> {
     const handover = await this.#coordinator.handover();
     try {
+      const { choice } = handover;
+      if (choice !== undefined) this.#choices.set(choice.mode, (this.#choices.get(choice.mode) ?? 0) + 1);
+      this.#lastChoice = choice;
       return use(handover);
     } finally {
       handover[Symbol.dispose]();
     }
+  }
+
+  /** What mode `auto` chose, if that is the mode. */
+  choiceLines(): string[] {
+    if (this.#lastChoice === undefined) return [];
+    const counts = [...this.#choices].map(([mode, count]) => `${mode} in ${count}`);
+    return [`chose ${counts.join(', ')} handovers, warm-up included`, `last: ${explainChoice(this.#lastChoice)}`];
   }
 }
 

@@ -1,7 +1,8 @@
-import { MODES } from '#dist/cli/scenario-schema.js';
+import type { ModePlan } from '../handover-runner.js';
 import type { Comparison } from '../harness/comparison.js';
 import type { ComparisonResult } from '../harness/rounds.js';
 import type { Suite } from '../harness/suite.js';
+import { modePlans } from '../mode-plans.js';
 import type { BlackoutParameters } from '../variants/blackout.js';
 
 const BLACKOUT = new URL('../variants/blackout.js', import.meta.url);
@@ -24,27 +25,35 @@ const BUDGETS = [10, 50, 100];
 /** How long the machines stand still in the host itself, freeze to finalized, by the number of instances. */
 export const blackoutSuite: Suite = {
   async *comparisons({ quick, rounds, note }) {
+    const plans = await modePlans(WORKERS);
     for (const { instances, handovers, each } of quick ? SIZES.slice(0, 1) : SIZES) {
       // Here --rounds counts handovers.
       const wanted = Math.min(rounds(handovers), instances < 10_000 ? Number.POSITIVE_INFINITY : MOST_OF_LARGEST);
       const size = { instances, each: Math.min(each, wanted), rounds: Math.ceil(wanted / each) };
       note(`${instances} instances: ${size.rounds * size.each} handovers of each mode`);
-      yield comparison(size);
+      yield comparison(size, plans);
     }
   },
 
-  conclusions: ({ comparisons }) => MODES.map((mode) => fits(mode, comparisons)),
+  conclusions: ({ comparisons }) => (comparisons[0]?.variants ?? []).map(({ name }) => fits(name, comparisons)),
 };
 
 const titleOf = (instances: number): string => `the six drivers, ${instances} instances: freeze to finalized`;
 
-function comparison({ instances, each, rounds }: { instances: number; each: number; rounds: number }): Comparison {
+interface Size {
+  readonly instances: number;
+  /** Handovers of a round. */
+  readonly each: number;
+  readonly rounds: number;
+}
+
+function comparison({ instances, each, rounds }: Size, plans: readonly ModePlan[]): Comparison {
   return {
     title: titleOf(instances),
     unit: 'ms',
-    variants: MODES.map((mode) => {
-      const parameters: BlackoutParameters = { mode, workers: WORKERS, instances, handovers: each };
-      return { name: mode, module: BLACKOUT, parameters };
+    variants: plans.map((plan) => {
+      const parameters: BlackoutParameters = { plan, instances, handovers: each };
+      return { name: plan.mode, module: BLACKOUT, parameters };
     }),
     rounds,
     warmup: instances > 1000 ? 2 : 4,

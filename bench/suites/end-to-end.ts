@@ -76,8 +76,10 @@ function comparison(properties: number, libfdt: string | undefined, rounds: numb
     const threads = `${workers} worker${workers === 1 ? '' : 's'}`;
     for (const names of ['strings', 'ids'] as const) {
       const parameters: HandoverParameters = {
-        ...{ mode: 'hash', workers, instances: INSTANCES },
+        plan: { mode: 'hash', workers },
+        instances: INSTANCES,
         load: { ...strings, names },
+        handovers: 1,
       };
       variants.push({ name: `hash, ${threads}, ${names}`, module: HANDOVER, parameters });
     }

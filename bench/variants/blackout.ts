@@ -1,13 +1,12 @@
 /** A warm host with the six drivers: how long each handover takes from freeze to finalized, in milliseconds. */
 import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers/promises';
-import { type BenchMode, HandoverRunner, phases } from '../handover-runner.js';
+import { HandoverRunner, type ModePlan, phases } from '../handover-runner.js';
 import type { Measured } from '../harness/comparison.js';
 import { sixDrivers } from '../six-drivers.js';
 
 export interface BlackoutParameters {
-  readonly mode: BenchMode;
-  readonly workers: number;
+  readonly plan: ModePlan;
   /** Of all drivers together. */
   readonly instances: number;
   /** Handovers of one round. */
@@ -16,8 +15,8 @@ export interface BlackoutParameters {
 
 const MEMORY = 2 * 2 ** 30;
 
-export default function blackout({ mode, workers, instances, handovers }: BlackoutParameters): Measured {
-  const runner = new HandoverRunner(mode, workers, sixDrivers(instances), MEMORY);
+export default function blackout({ plan, instances, handovers }: BlackoutParameters): Measured {
+  const runner = new HandoverRunner(plan, sixDrivers(instances), MEMORY);
   const pauses = new GarbagePauses();
   return {
     async measure() {
@@ -31,7 +30,7 @@ export default function blackout({ mode, workers, instances, handovers }: Blacko
       }
       return times;
     },
-    notes: () => pauses.lines(),
+    notes: () => [...runner.choiceLines(), ...pauses.lines()],
   };
 }
 
