@@ -1,4 +1,4 @@
-import { MessageChannel, type MessagePort } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { Gate } from './gate.js';
 import type { CrewOrder } from './stand-by.js';
@@ -50,7 +50,12 @@ export class Crew {
             member.lost = error;
             member.reject(error);
           })
-          .finally(() => port1.close()),
+          .finally(() => {
+            // The task's end may overtake an answer, which comes through another port.
+            const late = receiveMessageOnPort(port1);
+            if (late !== undefined) member.resolve(late.message as TaskAnswer);
+            port1.close();
+          }),
       );
       return member;
     });
