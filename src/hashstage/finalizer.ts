@@ -23,58 +23,30 @@ import {
   swap32,
 } from '../fdt/index.js';
 import type { FdtFrame, InsertedProperty, RenderedBlob, RenderedFrame } from './frame.js';
-import {
-  FRAGMENT_DATA,
-  FRAGMENT_SAME,
-  FRAGMENT_USED,
-  NODE_ID,
-  NODE_LENGTH,
-  NODE_TEXT,
-  type NodeRef,
-  PROPERTY_LENGTH,
-  PROPERTY_NAME,
-  PROPERTY_TAG,
-  PROPERTY_VALUE,
-} from './layout.js';
+import { type NodeRef, PROPERTY_LENGTH, PROPERTY_NAME, PROPERTY_TAG, PROPERTY_VALUE } from './layout.js';
+import { NodeRenderer } from './node-renderer.js';
 import { type Collected, nodeWords, ShardCollector } from './shard-collector.js';
 import type { Stage } from './stage.js';
-import { propertyWords } from './writer.js';
-
-// Constants of its own module are part of the code that V8 makes; those of others are loaded each time.
-const PROP = FDT_PROP_WIRE;
-const BEGIN_NODE = FDT_BEGIN_NODE_WIRE;
-const END_NODE = FDT_END_NODE_WIRE;
-const DATA = FRAGMENT_DATA;
-const LENGTH = PROPERTY_LENGTH;
-const NAME = PROPERTY_NAME;
-const VALUE = PROPERTY_VALUE;
-/** Words of a property of 8 bytes. */
-const WORDS_8 = PROPERTY_VALUE + 2;
-const LENGTH_8_WIRE = swap32(8);
-/** From this many words on, one call copies a value faster than a loop. */
-const LARGE_VALUE = 32;
 
 const encoder = new TextEncoder();
 
 /**
  * Turns the stage into FDTs: mode `hash`'s way. Single-threaded, after all writers are done.
  *
- * Two passes for each FDT: the first, {@link ShardCollector}, takes one step a fragment and adds up the size; the second
+ * Two passes for each FDT: the first, {@link ShardCollector}, finds the order and adds up the size; the second, {@link NodeRenderer},
  * writes every byte once. Property names get their string offsets in sorted order, so the blob does not depend on who
  * interned a name first.
  *
- * Nothing is allocated for a node. Cost, warm, with 10 properties of 8 bytes a node: about 11 ns a property (`npm run bench`).
+ * Nothing is allocated for a node. Cost, warm, with 10 properties of 8 bytes a node: about 8 ns a property (`npm run bench`)
+ * for shards in wire order (layout.ts), about 11 for others.
  */
 export class Finalizer {
   readonly #stage: Stage;
-  readonly #words: Int32Array;
   readonly #collector: ShardCollector;
-  /** The collector's links, by node id. */
-  readonly #first: Int32Array;
-  readonly #child: Int32Array;
-  readonly #sibling: Int32Array;
+  readonly #renderer: NodeRenderer;
   /** By name id: the string offset in the FDT being made, in wire order. Only those of names in use have a meaning. */
   readonly #offsets: Int32Array;
+  /** Properties of the frame that were written. */
   #properties = 0;
   /** Of the FDT being made: the string offset of each name in its frame, in wire order; what its shards come to. */
   #frameOffsets = new Map<string, number>();
@@ -83,10 +55,9 @@ export class Finalizer {
 
   constructor(stage: Stage) {
     this.#stage = stage;
-    this.#words = stage.words;
     this.#collector = new ShardCollector(stage);
-    [this.#first, this.#child, this.#sibling] = [this.#collector.first, this.#collector.child, this.#collector.sibling];
-    this.#offsets = new Int32Array(this.#collector.names.length);
+    this.#offsets = new Int32Array(stage.nameCount);
+    this.#renderer = new NodeRenderer(stage.words, this.#collector.links, this.#offsets);
   }
 
   /** Writes an FDT whose root has this compatible, and these shards below it. See {@link renderFrame}. */
@@ -119,12 +90,18 @@ export class Finalizer {
     const out = new Int32Array(target.buffer, target.byteOffset, Math.floor(target.length / 4));
     writeHeader(out, size, structAt, stringsAt, strings.length);
     this.#properties = 0;
+    this.#renderer.properties = 0;
     const end = this.#renderFrameNode(frame, target, out, structAt / 4);
     out[end] = FDT_END_WIRE;
     target.set(strings, stringsAt);
     let nodes = 0;
     for (const part of this.#collected.values()) nodes += part.nodes;
-    return { size, nodes: nodes + countNodes(frame), properties: this.#properties, parts: this.#parts };
+    return {
+      size,
+      nodes: nodes + countNodes(frame),
+      properties: this.#properties + this.#renderer.properties,
+      parts: this.#parts,
+    };
   }
 
   /** First pass over a node of the frame: its words in wire form, with all that comes below it. */
@@ -143,7 +120,7 @@ export class Finalizer {
       words += collected.words;
       if (frame.insert !== undefined) {
         frameNames.add(frame.insert.name);
-        words += this.#measureInsert(collected.top, frame.insert);
+        words += this.#measureInsert(collected, frame.insert, ids);
       }
       return words;
     } catch (error) {
@@ -151,13 +128,13 @@ export class Finalizer {
     }
   }
 
-  #measureInsert(top: NodeRef, { name, values }: InsertedProperty): number {
-    if (this.#collector.uses(name)) {
+  #measureInsert(collected: Collected, { name, values }: InsertedProperty, ids: readonly number[]): number {
+    if (ids.some((id) => this.#stage.nameText(id) === name)) {
       const text = `a shard wrote a property '${name}', which only the core may give to a node of this FDT`;
       throw new KhoError('KHO_EEXIST', text, { property: name });
     }
     let words = 0;
-    for (let ref = top; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
+    for (const ref of this.#collector.topNodes(collected)) {
       const value = values.get(this.#stage.nodeName(ref));
       if (value !== undefined) words += valueWords(value);
     }
@@ -166,7 +143,7 @@ export class Finalizer {
 
   /** Gives every used name its place in the strings block, sorted, and returns the block. */
   #assignOffsets(ids: readonly number[], frameNames: ReadonlySet<string>): Uint8Array {
-    const idOf = new Map(ids.map((id): [string, number] => [this.#collector.names[id] ?? '', id]));
+    const idOf = new Map(ids.map((id): [string, number] => [this.#stage.nameText(id), id]));
     const used = [...new Set([...idOf.keys(), ...frameNames])].sort((a, b) => (a < b ? -1 : 1));
     const block = new Uint8Array(used.reduce((sum, name) => sum + name.length + 1, 0));
     this.#frameOffsets = new Map();
@@ -183,37 +160,25 @@ export class Finalizer {
 
   /** Second pass: writes a node of the frame and all below it at word `start`; returns where it ends. */
   #renderFrameNode(frame: FdtFrame, target: Uint8Array, out: Int32Array, start: number): number {
-    const before = this.#properties;
+    const before = this.#properties + this.#renderer.properties;
     let to = start;
     out[to++] = FDT_BEGIN_NODE_WIRE;
     to = putText(frame.name, target, out, to);
     for (const [name, value] of frame.properties) to = this.#putProperty(name, value, target, out, to);
     for (const child of frame.children.values()) to = this.#renderFrameNode(child, target, out, to);
     const collected = this.#collected.get(frame);
-    if (collected !== undefined && frame.insert === undefined) to = this.#renderSiblings(collected.top, out, to);
-    else if (collected !== undefined) to = this.#renderInserted(collected.top, frame.insert, target, out, to);
+    if (collected !== undefined) {
+      const { insert } = frame;
+      const insertInto = (ref: NodeRef, at: number): number => {
+        const value = insert?.values.get(this.#stage.nodeName(ref));
+        return insert && value ? this.#putProperty(insert.name, value, target, out, at) : at;
+      };
+      to = this.#renderer.render(collected, out, to, insert && insertInto);
+    }
     out[to++] = FDT_END_NODE_WIRE;
     if (collected !== undefined) {
-      const [nodes, properties] = [collected.nodes + 1, this.#properties - before];
+      const [nodes, properties] = [collected.nodes + 1, this.#properties + this.#renderer.properties - before];
       this.#parts.set(frame.name, { size: (to - start) * 4, nodes, properties });
-    }
-    return to;
-  }
-
-  /** Top nodes with a property of the frame's: as {@link #renderSiblings} otherwise. */
-  #renderInserted(
-    top: NodeRef,
-    insert: InsertedProperty | undefined,
-    target: Uint8Array,
-    out: Int32Array,
-    start: number,
-  ): number {
-    let to = start;
-    for (let ref = top; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
-      const value = insert?.values.get(this.#stage.nodeName(ref));
-      to = this.#beginNode(ref, out, to);
-      if (insert !== undefined && value !== undefined) to = this.#putProperty(insert.name, value, target, out, to);
-      to = this.#finishNode(ref, out, to);
     }
     return to;
   }
@@ -227,71 +192,6 @@ export class Finalizer {
     target.set(value, (start + PROPERTY_VALUE) * 4);
     this.#properties++;
     return end;
-  }
-
-  /** Second pass: writes a node, what is below it, and its later siblings at word `start` of `out`; returns where they end. */
-  #renderSiblings(first: NodeRef, out: Int32Array, start: number): number {
-    let to = start;
-    for (let ref = first; ref !== 0; ref = this.#sibling[this.#words[ref + NODE_ID]]) {
-      to = this.#finishNode(ref, out, this.#beginNode(ref, out, to));
-    }
-    return to;
-  }
-
-  #beginNode(ref: NodeRef, out: Int32Array, start: number): number {
-    const words = this.#words;
-    let to = start;
-    out[to++] = BEGIN_NODE;
-    const nameWords = (words[ref + NODE_LENGTH] >>> 2) + 1;
-    for (let word = 0; word < nameWords; word++) out[to++] = words[ref + NODE_TEXT + word];
-    return to;
-  }
-
-  /** All of a node behind its name. */
-  #finishNode(ref: NodeRef, out: Int32Array, start: number): number {
-    const words = this.#words;
-    const id = words[ref + NODE_ID];
-    let to = start;
-    for (let fragment = this.#first[id]; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
-      to = this.#renderFragment(fragment, out, to);
-    }
-    const child = this.#child[id];
-    if (child !== 0) to = this.#renderSiblings(child, out, to);
-    out[to++] = END_NODE;
-    return to;
-  }
-
-  #renderFragment(fragment: number, out: Int32Array, start: number): number {
-    const words = this.#words;
-    const offsets = this.#offsets;
-    let from = fragment + DATA;
-    const end = from + words[fragment + FRAGMENT_USED];
-    let to = start;
-    let properties = 0;
-    while (from < end) {
-      const length = words[from + LENGTH];
-      out[to] = PROP;
-      out[to + LENGTH] = length;
-      out[to + NAME] = offsets[words[from + NAME]];
-      properties++;
-      if (length === LENGTH_8_WIRE) {
-        out[to + VALUE] = words[from + VALUE];
-        out[to + VALUE + 1] = words[from + VALUE + 1];
-        from += WORDS_8;
-        to += WORDS_8;
-        continue;
-      }
-      const next = from + propertyWords(words, from);
-      from += VALUE;
-      to += VALUE;
-      if (next - from > LARGE_VALUE) {
-        out.set(words.subarray(from, next), to);
-        to += next - from;
-        from = next;
-      } else while (from < next) out[to++] = words[from++];
-    }
-    this.#properties += properties;
-    return to;
   }
 }
 

@@ -7,11 +7,13 @@
  *      0  | header: one cache line (16 words) for each contended word     |
  *         |   [0] MAGIC  [1..6] geometry       written once, before share |
  *         |   [16] ARENA_NEXT                  compare-and-swap           |
- *         |   [32] NODE_COUNT                  Atomics.add                |
- *         |   [48] NAME_COUNT                  Atomics.add                |
+ *         |   [32] NAME_COUNT                  Atomics.add                |
  *         +---------------------------------------------------------------+
- *     64  | shard records: one cache line each, written by the shard's    |
+ *     48  | shard records: one cache line each, written by the shard's    |
  *         |   one thread: FIRST LAST USED_BYTES NAMES UNUSED_NAMES        |
+ *         |   NAME_BYTES NODES SCATTERED                                  |
+ *         +---------------------------------------------------------------+
+ *         | names by id: refs of name records, 0 = none  (Atomics.store)  |
  *         +---------------------------------------------------------------+
  *         | name slots: 2^n refs of name records, 0 = free  (CAS)         |
  *         +---------------------------------------------------------------+
@@ -22,18 +24,27 @@
  *         +---------------------------------------------------------------+
  *
  *  name record      [ID | LENGTH | HASH | text, NUL-padded to words]
- *  node record      [ID | LENGTH | HASH | PARENT | text with its NUL, padded: the wire form of a node's name]
+ *  node record      [NUMBER | LENGTH | PARENT | SHARD | text with its NUL, padded: the wire form of a node's name]
+ *                   and right behind it a fragment, the first one of the node in the shard that made it
  *  fragment         [NEXT | NODE | SAME | USED | properties in FDT wire form, with name ids for string offsets]
  *  names chunk      [NEXT | COUNT | ids of names that the shard uses]
  * ```
  *
  * **Protocol.** A name or node record is filled with plain stores in an arena that only the filling thread knows, then
- * published by one compare-and-swap of its slot (release). A reader that finds a non-zero slot loads it with
- * Atomics.load (acquire) before it reads the record; a published record never changes. A fragment belongs to one shard,
- * and a shard to one thread at a time: its words are plain, and are read by another thread only after a message from
- * the writing thread (which orders them). USED is stored last, so a fragment is whole up to USED at any moment.
+ * published by one compare-and-swap of its slot (release). A reader that finds a non-zero slot loads it with Atomics.load
+ * (acquire) before it reads the record; a published record never changes, but for NUMBER, of which only the finalizer
+ * knows. Who published a name notes its place by id with Atomics.store; who does not find it there yet looks at all slots.
+ * A fragment belongs to one shard, and a shard to one thread at a time: its words are plain, and are read by another thread
+ * only after a message from the writing thread (which orders them). USED is stored last, so a fragment is whole up to USED at any moment.
+ * The fragment behind a node's record belongs to the shard that made the node (SHARD, which anybody may read), from the
+ * start; its NODE is UNLINKED until it is in the shard's chain.
  * A shard that removes a node sets NODE of its fragments to 0: they stay in the chain, dead. SAME leads to the next
  * fragment of the same node; the writer links those of its shard, the finalizer those of all shards.
+ *
+ * A chain is in **wire order** if it has one top node, each other node stands behind its parent or behind what is below an
+ * earlier sibling, and each node's fragments are together. The finalizer copies such a chain as it is. SCATTERED is 1 in the record
+ * of a shard whose chain may not be so, or has a node that another shard made, or a name that has to be compared with those
+ * of siblings: then the nodes are put in order first.
  */
 
 export const STAGE_MAGIC = 0x4b535447; // "KSTG"
@@ -45,8 +56,7 @@ export const HEADER_NAME_SLOTS = 2;
 export const HEADER_NODE_SLOTS = 3;
 export const HEADER_TOTAL_WORDS = 4;
 export const HEADER_ARENA_NEXT = CACHE_LINE_WORDS;
-export const HEADER_NODE_COUNT = HEADER_ARENA_NEXT + CACHE_LINE_WORDS;
-export const HEADER_NAME_COUNT = HEADER_NODE_COUNT + CACHE_LINE_WORDS;
+export const HEADER_NAME_COUNT = HEADER_ARENA_NEXT + CACHE_LINE_WORDS;
 export const HEADER_WORDS = HEADER_NAME_COUNT + CACHE_LINE_WORDS;
 
 export const SHARD_FIRST = 0;
@@ -56,6 +66,12 @@ export const SHARD_USED_BYTES = 2;
 export const SHARD_NAMES = 3;
 /** 1 if that list may hold names that no property has any more. */
 export const SHARD_UNUSED_NAMES = 4;
+/** How many of USED_BYTES are those of names. */
+export const SHARD_NAME_BYTES = 5;
+/** How many nodes were opened. */
+export const SHARD_NODES = 6;
+/** 1 if the chain cannot be rendered as it is. */
+export const SHARD_SCATTERED = 7;
 export const SHARD_WORDS = CACHE_LINE_WORDS;
 
 export const NAME_ID = 0;
@@ -63,15 +79,22 @@ export const NAME_LENGTH = 1;
 export const NAME_HASH = 2;
 export const NAME_TEXT = 3;
 
-export const NODE_ID = 0;
+/** Where the finalizer has its links of the node, if it has; any value before. */
+export const NODE_NUMBER = 0;
 export const NODE_LENGTH = 1;
-export const NODE_HASH = 2;
-export const NODE_PARENT = 3;
+export const NODE_PARENT = 2;
+/** The shard for which the node was made, or {@link NO_SHARD}. */
+export const NODE_SHARD = 3;
 export const NODE_TEXT = 4;
+
+/** As the maker of a node: it belongs to no shard. */
+export const NO_SHARD = -1;
 
 export const FRAGMENT_NEXT = 0;
 /** The node's ref; 0 once the fragment is dead. */
 export const FRAGMENT_NODE = 1;
+/** As FRAGMENT_NODE: the fragment came with its node's record, and is in no chain yet. */
+export const UNLINKED = -1;
 export const FRAGMENT_SAME = 2;
 export const FRAGMENT_USED = 3;
 export const FRAGMENT_DATA = 4;
@@ -102,6 +125,7 @@ export interface StageGeometry {
   readonly nameSlots: number;
   readonly nodeSlots: number;
   readonly shardsAt: number;
+  readonly namesAt: number;
   readonly nameSlotsAt: number;
   readonly nodeSlotsAt: number;
   readonly arenasAt: number;
@@ -117,11 +141,12 @@ export function stageGeometry(counts: {
 }): StageGeometry {
   const { shardCount, nameSlots, nodeSlots } = counts;
   const shardsAt = HEADER_WORDS;
-  const nameSlotsAt = shardsAt + shardCount * SHARD_WORDS;
+  const namesAt = shardsAt + shardCount * SHARD_WORDS;
+  const nameSlotsAt = namesAt + nameSlots;
   const nodeSlotsAt = nameSlotsAt + nameSlots;
   const arenasAt = Math.ceil((nodeSlotsAt + nodeSlots) / ARENA_WORDS) * ARENA_WORDS;
   const totalWords = arenasAt + Math.ceil(counts.arenaBytes / ARENA_BYTES) * ARENA_WORDS;
-  return { shardCount, nameSlots, nodeSlots, shardsAt, nameSlotsAt, nodeSlotsAt, arenasAt, totalWords };
+  return { shardCount, nameSlots, nodeSlots, shardsAt, namesAt, nameSlotsAt, nodeSlotsAt, arenasAt, totalWords };
 }
 
 /** A node of the stage: the ref of its record, or a driver's root (see {@link driverRoot}). */

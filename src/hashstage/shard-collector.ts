@@ -9,26 +9,41 @@ import {
   NAMES_COUNT,
   NAMES_IDS,
   NAMES_NEXT,
-  NODE_ID,
   NODE_LENGTH,
   NODE_PARENT,
   NODE_TEXT,
   type NodeRef,
   PROPERTY_NAME,
   SHARD_FIRST,
+  SHARD_NAME_BYTES,
   SHARD_NAMES,
+  SHARD_NODES,
+  SHARD_SCATTERED,
   SHARD_UNUSED_NAMES,
+  SHARD_USED_BYTES,
   SHARD_WORDS,
 } from './layout.js';
+import {
+  LINK_CHILD,
+  LINK_FIRST,
+  LINK_LAST,
+  LINK_LAST_CHILD,
+  LINK_REF,
+  LINK_SHARD,
+  LINK_SIBLING,
+  NodeLinks,
+} from './node-links.js';
 import type { Stage } from './stage.js';
 import { propertyWords } from './writer.js';
 
 const AT_SIGN = '@'.charCodeAt(0);
 
-/** What shards wrote that stand below one node. */
+/** What shards wrote that stands below one node. */
 export interface Collected {
-  /** The first of their top nodes, 0 for none; the others follow by their links. */
-  readonly top: NodeRef;
+  /** If all of it is in wire order: the first fragments of the shards, whose nodes are the top ones. */
+  readonly chains: readonly number[] | undefined;
+  /** Otherwise the links of the first of their top nodes, 0 for none; the others are its siblings. */
+  readonly top: number;
   /** Words of all their nodes, in wire form. */
   readonly words: number;
   readonly nodes: number;
@@ -40,62 +55,70 @@ export function nodeWords(nameLength: number): number {
 }
 
 /**
- * The finalizer's first pass: takes one step a fragment, links fragments to nodes and nodes to parents in the order of the
- * shards, checks what only shows when all shards are seen together, and adds up sizes. Single-threaded, after all writers
- * are done.
+ * The finalizer's first pass: finds the order of the nodes, checks what only shows when all shards are seen together, and
+ * adds up sizes. Single-threaded, after all writers are done.
  *
- * Links are kept in arrays by node id, and nothing is allocated for a node.
+ * Shards in wire order that share no node need a few steps each. For others it takes one step a fragment, and links
+ * fragments to nodes and nodes to parents in the order of the shards.
  */
 export class ShardCollector {
-  /** By name id. */
-  readonly names: readonly (string | undefined)[];
-  /** By node id: its first fragment; the others follow by FRAGMENT_SAME. */
-  readonly first: Int32Array;
-  /** By node id: the first child, and the next sibling; refs of nodes, 0 for none. */
-  readonly child: Int32Array;
-  readonly sibling: Int32Array;
+  readonly links: NodeLinks;
   readonly #stage: Stage;
   readonly #words: Int32Array;
   /** By name id: the number of the FDT that uses it, or of the node that last had it. */
   readonly #stamps: Int32Array;
   #stamp = 0;
-  /** By node id: the number of the FDT that has it, its last fragment, its shard, its last child. */
-  readonly #blobs: Int32Array;
-  readonly #last: Int32Array;
-  readonly #shards: Int32Array;
-  readonly #lastChild: Int32Array;
   #blob = 0;
 
   constructor(stage: Stage) {
     this.#stage = stage;
     this.#words = stage.words;
-    this.names = stage.settledNames();
-    this.#stamps = new Int32Array(this.names.length);
-    const byNode = (): Int32Array => new Int32Array(stage.nodeCount);
-    [this.first, this.child, this.sibling] = [byNode(), byNode(), byNode()];
-    [this.#blobs, this.#last, this.#shards, this.#lastChild] = [byNode(), byNode(), byNode(), byNode()];
+    this.links = new NodeLinks(stage.words);
+    this.#stamps = new Int32Array(stage.nameCount);
   }
 
   /** Begins another FDT: what was collected before is no part of it. */
   begin(): void {
     this.#blob++;
+    this.links.clear();
   }
 
   /**
-   * Links what these shards wrote below one node. KHO_EEXIST for a property that two of them gave one node; KHO_EINVAL for
-   * siblings that libfdt could not tell apart.
+   * Finds the order of what these shards wrote below one node. KHO_EEXIST for a property that two of them gave one node;
+   * KHO_EINVAL for siblings that libfdt could not tell apart.
    */
   collect(shards: readonly number[]): Collected {
     const words = this.#words;
-    const blob = this.#blob;
-    const [blobs, first, last, child, lastChild, sibling] = [
-      this.#blobs,
-      this.first,
-      this.#last,
-      this.child,
-      this.#lastChild,
-      this.sibling,
-    ];
+    const chains: number[] = [];
+    let bytes = 0;
+    let nodes = 0;
+    for (const shard of shards) {
+      const record = this.#recordOf(shard);
+      if (words[record + SHARD_SCATTERED] !== 0 || words[record + SHARD_UNUSED_NAMES] !== 0) return this.#link(shards);
+      if (words[record + SHARD_FIRST] === 0) continue;
+      chains.push(words[record + SHARD_FIRST]);
+      bytes += words[record + SHARD_USED_BYTES] - words[record + SHARD_NAME_BYTES];
+      nodes += words[record + SHARD_NODES];
+    }
+    return { chains, top: 0, words: bytes / 4, nodes };
+  }
+
+  /** The top nodes of what was collected. */
+  topNodes({ chains, top }: Collected): NodeRef[] {
+    if (chains !== undefined) return chains.map((fragment) => this.#words[fragment + FRAGMENT_NODE]);
+    const nodes: NodeRef[] = [];
+    const links = this.links.words;
+    for (let at = top; at !== 0; at = links[at + LINK_SIBLING]) nodes.push(links[at + LINK_REF]);
+    return nodes;
+  }
+
+  #recordOf(shard: number): number {
+    return this.#stage.geometry.shardsAt + shard * SHARD_WORDS;
+  }
+
+  #link(shards: readonly number[]): Collected {
+    const words = this.#words;
+    const nodeLinks = this.links;
     let top = 0;
     let lastTop = 0;
     let size = 0;
@@ -103,49 +126,46 @@ export class ShardCollector {
     const sharedNodes: NodeRef[] = [];
     const unitAddresses: NodeRef[] = [];
     for (const shard of shards) {
-      let fragment = words[this.#stage.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST];
+      let fragment = words[this.#recordOf(shard) + SHARD_FIRST];
       for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
         const ref = words[fragment + FRAGMENT_NODE];
         if (ref === 0) continue;
-        const id = words[ref + NODE_ID];
         size += words[fragment + FRAGMENT_USED];
         words[fragment + FRAGMENT_SAME] = 0;
-        if (blobs[id] === blob) {
-          words[last[id] + FRAGMENT_SAME] = fragment;
-          last[id] = fragment;
-          if (this.#shards[id] !== shard) {
-            this.#shards[id] = shard;
+        const known = nodeLinks.of(ref);
+        if (known !== 0) {
+          const links = nodeLinks.words;
+          words[links[known + LINK_LAST] + FRAGMENT_SAME] = fragment;
+          links[known + LINK_LAST] = fragment;
+          if (links[known + LINK_SHARD] !== shard) {
+            links[known + LINK_SHARD] = shard;
             sharedNodes.push(ref);
           }
           continue;
         }
-        blobs[id] = blob;
-        first[id] = fragment;
-        last[id] = fragment;
-        child[id] = 0;
-        sibling[id] = 0;
-        this.#shards[id] = shard;
+        const at = nodeLinks.add(ref, fragment, shard);
+        const links = nodeLinks.words;
         nodes++;
         const length = words[ref + NODE_LENGTH];
         size += nodeWords(length);
         // The parent was opened before, by the same shard. A driver's root is no node of the stage.
         const parent = words[ref + NODE_PARENT];
         if (parent > 0) {
-          const parentId = words[parent + NODE_ID];
-          if (child[parentId] === 0) child[parentId] = ref;
-          else sibling[words[lastChild[parentId] + NODE_ID]] = ref;
-          lastChild[parentId] = ref;
+          const above = nodeLinks.of(parent);
+          if (links[above + LINK_CHILD] === 0) links[above + LINK_CHILD] = at;
+          else links[links[above + LINK_LAST_CHILD] + LINK_SIBLING] = at;
+          links[above + LINK_LAST_CHILD] = at;
         } else {
-          if (top === 0) top = ref;
-          else sibling[words[lastTop + NODE_ID]] = ref;
-          lastTop = ref;
+          if (top === 0) top = at;
+          else links[lastTop + LINK_SIBLING] = at;
+          lastTop = at;
         }
         if (this.#hasUnitAddress(ref, length)) unitAddresses.push(ref);
       }
     }
     for (const ref of unitAddresses) this.#checkSiblings(ref, top);
     for (const ref of sharedNodes) this.#checkProperties(ref);
-    return { top, words: size, nodes };
+    return { chains: undefined, top, words: size, nodes };
   }
 
   /** Adds the ids of the names that properties of these shards have: from the shards' lists, or from the properties. */
@@ -159,7 +179,7 @@ export class ShardCollector {
       used.push(name);
     };
     for (const shard of shards) {
-      const record = this.#stage.geometry.shardsAt + shard * SHARD_WORDS;
+      const record = this.#recordOf(shard);
       if (words[record + SHARD_UNUSED_NAMES] === 0) {
         for (let chunk = words[record + SHARD_NAMES]; chunk !== 0; chunk = words[chunk + NAMES_NEXT]) {
           for (let index = 0; index < words[chunk + NAMES_COUNT]; index++) use(words[chunk + NAMES_IDS + index]);
@@ -176,24 +196,18 @@ export class ShardCollector {
     }
   }
 
-  /** Whether a property of what was collected since {@link begin} has this name, once {@link useNames} was told of it. */
-  uses(name: string): boolean {
-    const id = this.names.indexOf(name);
-    return id >= 0 && this.#stamps[id] === this.#blob;
-  }
-
   /** Finds a property that two shards gave the node; within one shard its writer saw to that. */
   #checkProperties(ref: NodeRef): void {
     const words = this.#words;
     const stamp = --this.#stamp; // below zero: blobs use the numbers above
-    let fragment = this.first[words[ref + NODE_ID]];
+    let fragment = this.links.words[this.links.of(ref) + LINK_FIRST];
     for (; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
       const end = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_USED];
       for (let at = fragment + FRAGMENT_DATA; at < end; at += propertyWords(words, at)) {
         const name = words[at + PROPERTY_NAME];
         if (this.#stamps[name] === stamp) {
           const path = this.#stage.nodePath(ref);
-          const property = this.names[name] ?? '';
+          const property = this.#stage.nameText(name);
           throw new KhoError('KHO_EEXIST', `two shards gave the node ${path} a property '${property}'`, {
             path,
             property,
@@ -216,8 +230,10 @@ export class ShardCollector {
     const words = this.#words;
     const name = this.#stage.nodeName(ref);
     const parent = words[ref + NODE_PARENT];
-    let other = parent > 0 ? this.child[words[parent + NODE_ID]] : top;
-    for (; other !== 0; other = this.sibling[words[other + NODE_ID]]) {
+    const links = this.links.words;
+    let at = parent > 0 ? links[this.links.of(parent) + LINK_CHILD] : top;
+    for (; at !== 0; at = links[at + LINK_SIBLING]) {
+      const other = links[at + LINK_REF];
       if (words[other + NODE_LENGTH] >= name.length) continue;
       const sibling = this.#stage.nodeName(other);
       if (sibling.includes('@') || !siblingsConflict(name, sibling)) continue;

@@ -2,11 +2,15 @@ import { KhoError } from '../errors.js';
 import {
   ARENA_BYTES,
   ARENA_WORDS,
+  FRAGMENT_DATA,
+  FRAGMENT_NEXT,
+  FRAGMENT_NODE,
+  FRAGMENT_SAME,
+  FRAGMENT_USED,
   HEADER_ARENA_NEXT,
   HEADER_MAGIC,
   HEADER_NAME_COUNT,
   HEADER_NAME_SLOTS,
-  HEADER_NODE_COUNT,
   HEADER_NODE_SLOTS,
   HEADER_SHARD_COUNT,
   HEADER_TOTAL_WORDS,
@@ -16,10 +20,10 @@ import {
   NAME_ID,
   NAME_LENGTH,
   NAME_TEXT,
-  NODE_HASH,
-  NODE_ID,
+  NO_SHARD,
   NODE_LENGTH,
   NODE_PARENT,
+  NODE_SHARD,
   NODE_TEXT,
   type NodeRef,
   SHARD_FIRST,
@@ -27,6 +31,7 @@ import {
   STAGE_MAGIC,
   type StageGeometry,
   stageGeometry,
+  UNLINKED,
 } from './layout.js';
 
 /** What another thread needs to attach to a stage; structured-cloneable, shares the memory. */
@@ -109,7 +114,6 @@ export class Stage {
     words[HEADER_TOTAL_WORDS] = geometry.totalWords;
     words[HEADER_ARENA_NEXT] = geometry.arenasAt;
     words[HEADER_NAME_COUNT] = 0;
-    words[HEADER_NODE_COUNT] = 0;
     words[HEADER_MAGIC] = STAGE_MAGIC;
     return new Stage(buffer);
   }
@@ -130,12 +134,7 @@ export class Stage {
     return this.words[this.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] === 0;
   }
 
-  /** How many node ids were given out. Ids are dense but for lost races. */
-  get nodeCount(): number {
-    return Atomics.load(this.words, HEADER_NODE_COUNT);
-  }
-
-  /** How many name ids were given out. */
+  /** How many name ids were given out. Ids are dense but for lost races. */
   get nameCount(): number {
     return Atomics.load(this.words, HEADER_NAME_COUNT);
   }
@@ -203,9 +202,13 @@ export class Stage {
   nameText(id: number): string {
     const known = this.#nameTexts[id];
     if (known !== undefined) return known;
-    for (const [met, text] of this.names().entries()) this.#nameTexts[met] = text;
-    const text = this.#nameTexts[id];
+    const { namesAt, nameSlots } = this.geometry;
+    const inTable = Number.isInteger(id) && id >= 0 && id < nameSlots;
+    const record = inTable ? Atomics.load(this.words, namesAt + id) : 0;
+    // Who made the name has not noted its place yet, or there is none for an id as high as lost races made it.
+    const text = record !== 0 ? this.#nameOf(record) : this.names()[id];
     if (text === undefined) throw new KhoError('KHO_EINVAL', `${id} is not the id of a property name`);
+    this.#nameTexts[id] = text;
     return text;
   }
 
@@ -215,7 +218,7 @@ export class Stage {
     const textWords = (length + 3) >>> 2;
     const record = this.allocate(NAME_TEXT + textWords);
     const hash = this.#packText(name, record + NAME_TEXT, textWords, 0);
-    const { nameSlotsAt, nameSlots } = this.geometry;
+    const { namesAt, nameSlotsAt, nameSlots } = this.geometry;
     const mask = nameSlots - 1;
     for (let probe = 0; probe < nameSlots; probe++) {
       const slot = nameSlotsAt + ((hash + probe) & mask);
@@ -223,9 +226,13 @@ export class Stage {
       if (found === 0) {
         words[record + NAME_LENGTH] = length;
         words[record + NAME_HASH] = hash;
-        words[record + NAME_ID] = Atomics.add(words, HEADER_NAME_COUNT, 1);
+        const id = Atomics.add(words, HEADER_NAME_COUNT, 1);
+        words[record + NAME_ID] = id;
         found = Atomics.compareExchange(words, slot, 0, record);
-        if (found === 0) return record;
+        if (found === 0) {
+          if (id < nameSlots) Atomics.store(words, namesAt + id, record);
+          return record;
+        }
       }
       if (
         words[found + NAME_HASH] === hash &&
@@ -240,21 +247,24 @@ export class Stage {
     throw new KhoError('KHO_ENOSPC', `the stage has no room for another property name ('${name}')`, { property: name });
   }
 
-  /** The node `name` under `parent`, made if it is not there yet. The caller has checked the name. */
-  openNode(parent: NodeRef, name: string): NodeRef {
-    return this.#node(parent, name, true);
+  /**
+   * The node `name` under `parent`, made for `shard` (one of this thread's) if it is not there yet. The caller has checked
+   * the name.
+   */
+  openNode(parent: NodeRef, name: string, shard = NO_SHARD): NodeRef {
+    return this.#node(parent, name, true, shard);
   }
 
   /** The node `name` under `parent`, or 0 if no thread has made one that this thread knows of. */
   findNode(parent: NodeRef, name: string): NodeRef {
-    return this.#node(parent, name, false);
+    return this.#node(parent, name, false, NO_SHARD);
   }
 
-  #node(parent: NodeRef, name: string, insert: boolean): NodeRef {
+  #node(parent: NodeRef, name: string, insert: boolean, shard: number): NodeRef {
     const { words } = this;
     const length = name.length;
     const textWords = (length + 4) >>> 2; // with its NUL
-    const record = this.allocate(NODE_TEXT + textWords);
+    const record = this.allocate(NODE_TEXT + textWords + FRAGMENT_DATA);
     const hash = this.#packText(name, record + NODE_TEXT, textWords, parent);
     const { nodeSlotsAt, nodeSlots } = this.geometry;
     const mask = nodeSlots - 1;
@@ -267,14 +277,17 @@ export class Stage {
       }
       if (found === 0) {
         words[record + NODE_LENGTH] = length;
-        words[record + NODE_HASH] = hash;
         words[record + NODE_PARENT] = parent;
-        words[record + NODE_ID] = Atomics.add(words, HEADER_NODE_COUNT, 1);
+        words[record + NODE_SHARD] = shard;
+        const fragment = record + NODE_TEXT + textWords;
+        words[fragment + FRAGMENT_NEXT] = 0;
+        words[fragment + FRAGMENT_NODE] = UNLINKED;
+        words[fragment + FRAGMENT_SAME] = 0;
+        words[fragment + FRAGMENT_USED] = 0;
         found = Atomics.compareExchange(words, slot, 0, record);
         if (found === 0) return record;
       }
       if (
-        words[found + NODE_HASH] === hash &&
         words[found + NODE_PARENT] === parent &&
         words[found + NODE_LENGTH] === length &&
         this.#sameText(found + NODE_TEXT, record + NODE_TEXT, textWords)
@@ -298,18 +311,6 @@ export class Stage {
     let path = '';
     for (let at = node; at > 0; at = this.words[at + NODE_PARENT] as number) path = `/${this.nodeName(at)}${path}`;
     return path === '' ? '/' : path;
-  }
-
-  /** All property names by id, once every writer is done and has said so: then a plain look at each slot is enough. */
-  settledNames(): (string | undefined)[] {
-    const { nameSlotsAt, nameSlots } = this.geometry;
-    const { words } = this;
-    const names = new Array<string | undefined>(this.nameCount);
-    for (let slot = nameSlotsAt; slot < nameSlotsAt + nameSlots; slot++) {
-      const record = words[slot] as number;
-      if (record !== 0) names[words[record + NAME_ID] as number] = this.#nameOf(record);
-    }
-    return names;
   }
 
   /** The property names that were published before the call, and perhaps some of those published meanwhile, by id. */

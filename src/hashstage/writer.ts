@@ -12,16 +12,22 @@ import {
   NAMES_ROOM,
   NODE_LENGTH,
   NODE_PARENT,
+  NODE_SHARD,
+  NODE_TEXT,
   type NodeRef,
   PROPERTY_LENGTH,
   PROPERTY_NAME,
   PROPERTY_VALUE,
   SHARD_FIRST,
   SHARD_LAST,
+  SHARD_NAME_BYTES,
   SHARD_NAMES,
+  SHARD_NODES,
+  SHARD_SCATTERED,
   SHARD_UNUSED_NAMES,
   SHARD_USED_BYTES,
   SHARD_WORDS,
+  UNLINKED,
 } from './layout.js';
 import { OpenNodes } from './open-nodes.js';
 import type { Stage } from './stage.js';
@@ -34,6 +40,11 @@ const VALUE = PROPERTY_VALUE;
 const USED = FRAGMENT_USED;
 const DATA = FRAGMENT_DATA;
 const USED_BYTES = SHARD_USED_BYTES;
+const PARENT = NODE_PARENT;
+const SHARD = NODE_SHARD;
+const TEXT = NODE_TEXT;
+/** '@' in each byte of a word. */
+const AT_SIGNS = 0x40404040;
 const LENGTH_4_WIRE = swap32(4);
 const LENGTH_8_WIRE = swap32(8);
 const BYTES_4 = FDT_PROPERTY_HEADER_SIZE + 4;
@@ -57,8 +68,10 @@ const CHARGED = 1;
 export class ShardWriter {
   readonly #stage: Stage;
   readonly #words: Int32Array;
+  readonly #shard: number;
   readonly #record: number;
   readonly #maxBytes: number;
+  /** The first fragments of nodes that are open and have it not behind their records. */
   readonly #nodes = new OpenNodes();
   /** By name id: 0 if the shard has never used it; else the `#mark` of the node that last had it, or CHARGED. */
   #marks = new Int32Array(256);
@@ -72,6 +85,7 @@ export class ShardWriter {
   constructor(stage: Stage, shard: number, maxBytes: number) {
     this.#stage = stage;
     this.#words = stage.words;
+    this.#shard = shard;
     this.#record = stage.geometry.shardsAt + shard * SHARD_WORDS;
     this.#maxBytes = maxBytes;
     this.#readBack();
@@ -87,13 +101,61 @@ export class ShardWriter {
    * The caller has checked the name's characters.
    */
   open(parent: NodeRef, name: string): NodeRef {
-    const ref = this.#stage.openNode(parent, name);
-    if (this.#nodes.get(ref) !== 0) return ref;
-    this.#charge(nodeSize(this.#words[ref + NODE_LENGTH]));
-    this.#nodes.set(ref, this.#startFragment(ref, 0));
+    const ref = this.#stage.openNode(parent, name, this.#shard);
+    if (this.#first(ref) !== 0) return ref;
+    const words = this.#words;
+    this.#charge(nodeSize(name.length));
+    const own = this.#ownFragment(ref);
+    if (own !== 0 && words[own + FRAGMENT_NODE] === UNLINKED) {
+      if (!this.#isNext(ref) || this.#hasUnitAddress(ref)) this.#scatter();
+      words[own + FRAGMENT_NODE] = ref;
+      this.#link(own);
+    } else {
+      this.#scatter();
+      this.#nodes.set(ref, this.#startFragment(ref, 0));
+    }
+    words[this.#record + SHARD_NODES]++;
     this.#node = ref;
     this.#mark++;
     return ref;
+  }
+
+  /** The first fragment of a node that this shard has, else 0. */
+  #first(ref: NodeRef): number {
+    const own = this.#ownFragment(ref);
+    return own !== 0 && this.#words[own + FRAGMENT_NODE] === ref ? own : this.#nodes.get(ref);
+  }
+
+  /** The fragment behind the record of a node that was made for this shard, else 0. */
+  #ownFragment(ref: NodeRef): number {
+    const words = this.#words;
+    if (!(ref > 0) || words[ref + SHARD] !== this.#shard) return 0;
+    return ref + TEXT + (words[ref + NODE_LENGTH] >>> 2) + 1;
+  }
+
+  /** Whether a new node keeps the chain in wire order: if the last node is its parent, or is below it. */
+  #isNext(ref: NodeRef): boolean {
+    const words = this.#words;
+    const parent = words[ref + PARENT];
+    const last = words[this.#record + SHARD_LAST];
+    if (last === 0 || parent <= 0) return last === 0;
+    let at = words[last + FRAGMENT_NODE];
+    while (at > 0 && at !== parent) at = words[at + PARENT];
+    return at === parent;
+  }
+
+  #hasUnitAddress(ref: NodeRef): boolean {
+    const words = this.#words;
+    const end = ref + TEXT + (words[ref + NODE_LENGTH] >>> 2) + 1;
+    for (let at = ref + TEXT; at < end; at++) {
+      const differs = words[at] ^ AT_SIGNS;
+      if (((differs - 0x01010101) & ~differs & 0x80808080) !== 0) return true; // one of the four bytes is 0
+    }
+    return false;
+  }
+
+  #scatter(): void {
+    this.#words[this.#record + SHARD_SCATTERED] = 1;
   }
 
   /** Whether this shard has the node `name` under `parent`. */
@@ -123,7 +185,7 @@ export class ShardWriter {
   /** The node `name` under `parent` if this shard has it, else 0. */
   #find(parent: NodeRef, name: string): NodeRef {
     const ref = this.#stage.findNode(parent, name);
-    return ref !== 0 && this.#nodes.get(ref) !== 0 ? ref : 0;
+    return ref !== 0 && this.#first(ref) !== 0 ? ref : 0;
   }
 
   /** A 32-bit property, native (little-endian) byte order. */
@@ -171,7 +233,7 @@ export class ShardWriter {
     let used = this.#used + bytes;
     if (!(mark >= CHARGED) || mark === this.#mark) used += this.#newName(node, name, mark, bytes);
     else if (used > this.#maxBytes) this.#checkRoom(bytes);
-    if (!this.#stage.extend(this.#end, count)) this.#startFragment(node, count);
+    if (!this.#stage.extend(this.#end, count)) this.#continueNode(node, count);
     this.#setUsed(used);
     const at = this.#end;
     this.#words[at] = PROP;
@@ -193,6 +255,7 @@ export class ShardWriter {
     const textBytes = text.length + 1;
     this.#checkRoom(bytes + textBytes);
     this.#noteName(name);
+    this.#words[this.#record + SHARD_NAME_BYTES] += textBytes;
     return textBytes;
   }
 
@@ -212,6 +275,14 @@ export class ShardWriter {
     words[chunk + NAMES_COUNT] = count + 1;
   }
 
+  /** The node gets one more fragment. */
+  #continueNode(node: NodeRef, count: number): void {
+    const words = this.#words;
+    if (words[words[this.#record + SHARD_LAST] + FRAGMENT_NODE] !== node) this.#scatter();
+    const previous = this.#fragment;
+    words[previous + FRAGMENT_SAME] = this.#startFragment(node, count);
+  }
+
   /** Appends an empty fragment of `ref`, with room for `count` words, to the shard's chain; returns it. */
   #startFragment(ref: NodeRef, count: number): number {
     const words = this.#words;
@@ -226,19 +297,24 @@ export class ShardWriter {
     words[fragment + FRAGMENT_NODE] = ref;
     words[fragment + FRAGMENT_SAME] = 0;
     words[fragment + FRAGMENT_USED] = 0;
+    this.#link(fragment);
+    return fragment;
+  }
+
+  /** Appends a fragment to the shard's chain and makes it the current one. */
+  #link(fragment: number): void {
+    const words = this.#words;
     const last = words[this.#record + SHARD_LAST];
     if (last === 0) words[this.#record + SHARD_FIRST] = fragment;
     else words[last + FRAGMENT_NEXT] = fragment;
     words[this.#record + SHARD_LAST] = fragment;
-    if (ref === this.#node) words[this.#fragment + FRAGMENT_SAME] = fragment;
     this.#fragment = fragment;
-    this.#end = fragment + FRAGMENT_DATA;
-    return fragment;
+    this.#end = fragment + DATA;
   }
 
   /** Makes an earlier node current again: its names are marked anew, so that a duplicate is still seen. */
   #switchTo(ref: NodeRef): void {
-    let fragment = this.#nodes.get(ref);
+    let fragment = this.#first(ref);
     if (fragment === 0) {
       throw new KhoError('KHO_EINVAL', 'the node was not opened by this shard, or was removed since');
     }
@@ -261,13 +337,13 @@ export class ShardWriter {
     const words = this.#words;
     words[this.#record + SHARD_UNUSED_NAMES] = 1;
     let bytes = 0;
-    const kept = this.#nodes.get(top);
+    const kept = this.#first(top);
     // Nodes below `top` were opened after it, so they stand behind its first fragment.
     for (let fragment = kept; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
       const ref = words[fragment + FRAGMENT_NODE];
       if (ref === 0 || !this.#isWithin(ref, top)) continue;
       bytes += words[fragment + FRAGMENT_USED] * 4;
-      if (this.#nodes.get(ref) === fragment && !(keep && ref === top)) bytes += nodeSize(words[ref + NODE_LENGTH]);
+      if (this.#first(ref) === fragment && !(keep && ref === top)) bytes += nodeSize(words[ref + NODE_LENGTH]);
       words[fragment + FRAGMENT_USED] = 0;
       if (fragment === kept && keep) continue;
       words[fragment + FRAGMENT_NODE] = 0;
@@ -310,7 +386,7 @@ export class ShardWriter {
     const words = this.#words;
     for (let at = words[this.#record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
       const ref = words[at + FRAGMENT_NODE];
-      if (ref !== 0 && this.#nodes.get(ref) === 0) this.#nodes.set(ref, at);
+      if (ref !== 0 && this.#first(ref) === 0) this.#nodes.set(ref, at);
     }
   }
 

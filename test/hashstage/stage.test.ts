@@ -126,8 +126,8 @@ test('two shards that give one node the same property are found when the stage i
 });
 
 test('the layout is as it is drawn: contended words on cache lines of their own, parts one after another', () => {
-  const { HEADER_ARENA_NEXT, HEADER_NODE_COUNT, HEADER_NAME_COUNT, HEADER_WORDS, SHARD_WORDS, ARENA_WORDS } = layout;
-  expect([HEADER_ARENA_NEXT, HEADER_NODE_COUNT, HEADER_NAME_COUNT, HEADER_WORDS]).toEqual([16, 32, 48, 64]);
+  const { HEADER_ARENA_NEXT, HEADER_NAME_COUNT, HEADER_WORDS, SHARD_WORDS, ARENA_WORDS } = layout;
+  expect([HEADER_ARENA_NEXT, HEADER_NAME_COUNT, HEADER_WORDS]).toEqual([16, 32, 48]);
   expect(SHARD_WORDS * 4).toBe(64);
   expect(ARENA_WORDS * 4).toBe(65536);
   const geometry = layout.stageGeometry({ shardCount: 3, nameSlots: 1024, nodeSlots: 2048, arenaBytes: 100_000 });
@@ -135,9 +135,10 @@ test('the layout is as it is drawn: contended words on cache lines of their own,
     shardCount: 3,
     nameSlots: 1024,
     nodeSlots: 2048,
-    shardsAt: 64,
-    nameSlotsAt: 64 + 3 * 16,
-    nodeSlotsAt: 64 + 3 * 16 + 1024,
+    shardsAt: 48,
+    namesAt: 48 + 3 * 16,
+    nameSlotsAt: 48 + 3 * 16 + 1024,
+    nodeSlotsAt: 48 + 3 * 16 + 2 * 1024,
     arenasAt: ARENA_WORDS,
     totalWords: 3 * ARENA_WORDS,
   });

@@ -19,14 +19,26 @@ const ONE_NAME = 'two threads intern one name';
 const TWO_NODES = 'two threads open one node, and below it one together and one each';
 const ARENAS = 'two threads need new arenas at once, again and again';
 const SHARDS = 'two shards of one node are written, then rendered';
+const GUESS = 'a thread guesses the id of a name that others intern';
 const LOOKUP = 'a thread looks names up while others intern some';
 
 /** Of the two places where a record is published, that of names and that of nodes. */
 const PUBLISH_NAME =
-  /words\[record \+ NAME_LENGTH\] = length;\s+words\[record \+ NAME_HASH\] = hash;\s+words\[record \+ NAME_ID\] = (Atomics\.add\(words, HEADER_NAME_COUNT, 1\));\s+found = (Atomics\.compareExchange\(words, slot, 0, record\));\s+if \(found === 0\)\s+return record;/g;
-const PUBLISH_NODE =
-  /words\[record \+ NODE_LENGTH\] = length;\s+words\[record \+ NODE_HASH\] = hash;\s+words\[record \+ NODE_PARENT\] = parent;\s+words\[record \+ NODE_ID\] = Atomics\.add\(words, HEADER_NODE_COUNT, 1\);\s+found = Atomics\.compareExchange\(words, slot, 0, record\);\s+if \(found === 0\)\s+return record;/g;
+  /words\[record \+ NAME_LENGTH\] = length;\s+words\[record \+ NAME_HASH\] = hash;\s+const id = (Atomics\.add\(words, HEADER_NAME_COUNT, 1\));\s+words\[record \+ NAME_ID\] = id;\s+found = (Atomics\.compareExchange\(words, slot, 0, record\));\s+if \(found === 0\) \{/g;
+const PUBLISH = 'found = Atomics.compareExchange(words, slot, 0, record);';
 const TAKE_ARENA = 'const found = Atomics.compareExchange(this.words, HEADER_ARENA_NEXT, start, start + size);';
+
+/** That a word of a node's record is filled in only behind the place where it is published. */
+function filledLate(fill: string): Mutation[] {
+  return [
+    { file: STAGE, find: fill, replace: '' },
+    {
+      file: STAGE,
+      find: /(compareExchange\(words, slot, 0, record\);)(?=\s+if \(found === 0\)\s+return record;)/g,
+      replace: `$1 ${fill}`,
+    },
+  ];
+}
 
 export const plantedBugs: readonly PlantedBug[] = [
   {
@@ -58,8 +70,10 @@ export const plantedBugs: readonly PlantedBug[] = [
         file: STAGE,
         find: PUBLISH_NAME,
         replace: `found = $2;
-          words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash; words[record + NAME_ID] = $1;
-          if (found === 0) return record;`,
+          words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash;
+          const id = $1;
+          words[record + NAME_ID] = id;
+          if (found === 0) {`,
       },
     ],
     foundBy: ONE_NAME,
@@ -67,21 +81,18 @@ export const plantedBugs: readonly PlantedBug[] = [
     message: /#internName/,
   },
   {
-    name: 'the last word of a node record is filled after it is published',
-    mutations: [
-      {
-        file: STAGE,
-        find: PUBLISH_NODE,
-        replace: `words[record + NODE_LENGTH] = length; words[record + NODE_HASH] = hash;
-          words[record + NODE_ID] = Atomics.add(words, HEADER_NODE_COUNT, 1);
-          found = Atomics.compareExchange(words, slot, 0, record);
-          words[record + NODE_PARENT] = parent;
-          if (found === 0) return record;`,
-      },
-    ],
+    name: 'the parent of a node is filled in after it is published',
+    mutations: filledLate('words[record + NODE_PARENT] = parent;'),
     foundBy: TWO_NODES,
     kind: 'race',
     message: /penNode|#node/,
+  },
+  {
+    name: 'the shard for which a node was made is filled in after it is published',
+    mutations: filledLate('words[record + NODE_SHARD] = shard;'),
+    foundBy: SHARDS,
+    kind: 'race',
+    message: /#ownFragment/,
   },
   {
     name: 'a slot is taken by a plain store',
@@ -131,9 +142,11 @@ export const plantedBugs: readonly PlantedBug[] = [
       {
         file: STAGE,
         find: PUBLISH_NAME,
-        replace: `words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash; words[record + NAME_ID] = $1;
-          if ($2 === 0) return record;
-          continue;`,
+        replace: `words[record + NAME_LENGTH] = length; words[record + NAME_HASH] = hash;
+          const id = $1;
+          words[record + NAME_ID] = id;
+          if ($2 !== 0) continue;
+          {`,
       },
     ],
     foundBy: ONE_NAME,
@@ -158,8 +171,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     mutations: [
       {
         file: STAGE,
-        find: /(found = Atomics\.compareExchange\(words, slot, 0, record\);\s+if \(found === 0\))\s+return record;/g,
-        replace: '$1 { this.#cursor = record; return record; }',
+        find: PUBLISH,
+        replace: '$& if (found === 0) this.#cursor = record;',
         places: 2,
       },
     ],
@@ -173,8 +186,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       {
         file: STAGE,
         find: 'Atomics.add(words, HEADER_NAME_COUNT, 1)',
-        replace:
-          'Atomics.load(words, HEADER_NAME_COUNT); Atomics.store(words, HEADER_NAME_COUNT, words[record + NAME_ID] + 1)',
+        replace: 'Atomics.load(words, HEADER_NAME_COUNT); Atomics.store(words, HEADER_NAME_COUNT, id + 1)',
       },
     ],
     foundBy: TWO_NAMES,
@@ -182,11 +194,11 @@ export const plantedBugs: readonly PlantedBug[] = [
     message: /got the id|ids were given/,
   },
   {
-    name: 'the counter of nodes is plain',
+    name: 'the counter of names is plain',
     mutations: [
-      { file: STAGE, find: 'Atomics.add(words, HEADER_NODE_COUNT, 1)', replace: 'words[HEADER_NODE_COUNT]++' },
+      { file: STAGE, find: 'Atomics.add(words, HEADER_NAME_COUNT, 1)', replace: 'words[HEADER_NAME_COUNT]++' },
     ],
-    foundBy: TWO_NODES,
+    foundBy: TWO_NAMES,
     kind: 'race',
     message: /word 32 /,
   },
@@ -250,6 +262,54 @@ export const plantedBugs: readonly PlantedBug[] = [
     foundBy: 'two threads open nodes of one name below different parents',
     kind: 'result',
     message: /another node/,
+  },
+  {
+    name: 'the place of a name by id is a plain store',
+    mutations: [
+      {
+        file: STAGE,
+        find: 'Atomics.store(words, namesAt + id, record)',
+        replace: '(words[namesAt + id] = record)',
+      },
+    ],
+    foundBy: GUESS,
+    kind: 'race',
+    message: /nameText/,
+  },
+  {
+    name: 'the place of a name by id is read without acquire',
+    mutations: [{ file: STAGE, find: 'Atomics.load(this.words, namesAt + id)', replace: 'this.words[namesAt + id]' }],
+    foundBy: GUESS,
+    kind: 'race',
+    message: /nameText/,
+  },
+  {
+    name: 'the place of a name by id is noted before the record is published: perhaps that of another record by then',
+    mutations: [
+      { file: STAGE, find: /if \(id < nameSlots\)\s+Atomics\.store\(words, namesAt \+ id, record\);/g, replace: '' },
+      {
+        file: STAGE,
+        find: 'words[record + NAME_ID] = id;',
+        replace: '$& if (id < nameSlots) Atomics.store(words, namesAt + id, record);',
+      },
+    ],
+    foundBy: GUESS,
+    kind: 'race',
+    message: /nameText/,
+  },
+  {
+    name: 'a shard takes the fragment behind a record for its own, whoever made the node',
+    mutations: [{ file: WRITER, find: ' || words[ref + SHARD] !== this.#shard', replace: '' }],
+    foundBy: SHARDS,
+    kind: 'race',
+    message: /open|#first|#link/,
+  },
+  {
+    name: 'a node that another shard made does not make its shard scattered',
+    mutations: [{ file: WRITER, find: /else \{\s+this\.#scatter\(\);/g, replace: 'else {' }],
+    foundBy: SHARDS,
+    kind: 'result',
+    message: /./,
   },
   {
     name: 'all shards have one record',

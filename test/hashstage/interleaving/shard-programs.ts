@@ -107,6 +107,15 @@ export const shardPrograms: readonly StageProgram[] = [
     { after: ['w1', 'w2'], shards: [0, 1] },
   ),
   shardProgram(
+    'three shards of one node are written, then rendered',
+    [
+      [0, [], portMtu],
+      [1, [], queueMtu],
+      [2, [], portRx],
+    ],
+    { after: ['w1', 'w2', 'w3'], shards: [2, 1, 0] },
+  ),
+  shardProgram(
     'a shard is handed on from thread to thread while another one is written',
     [
       [0, [], portMtu],
@@ -159,6 +168,16 @@ export const shardPrograms: readonly StageProgram[] = [
 ];
 
 export const largeShardPrograms: readonly StageProgram[] = [
+  shardProgram(
+    'three threads write one node, each front to back, before it is rendered',
+    [
+      [0, [], queueMtu],
+      [1, [], portRx],
+      [2, [], loRx],
+      [2, ['w3'], queueMtu],
+    ],
+    { after: ['w1', 'w2', 'w4'], shards: [0, 1] },
+  ),
   shardProgram(
     'three threads write a tree, the third shard in two parts, before it is rendered',
     [
