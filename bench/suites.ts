@@ -28,6 +28,11 @@ export const SUITES: readonly { name: string; summary: string; load: () => Promi
     load: async () => (await import('./suites/blackout.js')).blackoutSuite,
   },
   {
+    name: 'cores',
+    summary: 'serial parts and contention, with one and two workers, and a model of 8, 32 and 128 cores made of them',
+    load: async () => (await import('./suites/cores.js')).coresSuite,
+  },
+  {
     name: 'memory',
     summary: 'preserved pages, the page allocator, words of physical memory',
     load: async () => (await import('./suites/memory.js')).memorySuite,
