@@ -31,7 +31,8 @@
  * ```
  *
  * **Protocol.** A name or node record is filled with plain stores in an arena that only the filling thread knows, then
- * published by one compare-and-swap of its slot (release). A reader that finds a non-zero slot loads it with Atomics.load
+ * published by one compare-and-swap of its slot (release): of the first free one in the order in which its key looks at
+ * slots, which is the same for every thread. A reader that finds a non-zero slot loads it with Atomics.load
  * (acquire) before it reads the record; a published record never changes, but for NUMBER, of which only the finalizer
  * knows. Who published a name notes its place by id with Atomics.store; who does not find it there yet looks at all slots.
  * A fragment belongs to one shard, and a shard to one thread at a time: its words are plain, and are read by another thread

@@ -1,5 +1,4 @@
 import { KhoError } from '../errors.js';
-import { siblingsConflict } from '../fdt/index.js';
 import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
@@ -163,7 +162,7 @@ export class ShardCollector {
         if (this.#hasUnitAddress(ref, length)) unitAddresses.push(ref);
       }
     }
-    for (const ref of unitAddresses) this.#checkSiblings(ref, top);
+    this.#checkSiblings(unitAddresses, top);
     for (const ref of sharedNodes) this.#checkProperties(ref);
     return { chains: undefined, top, words: size, nodes };
   }
@@ -225,18 +224,17 @@ export class ShardCollector {
     return false;
   }
 
-  /** Names with a unit address are rare, so only they pay for a comparison with their siblings. */
-  #checkSiblings(ref: NodeRef, top: NodeRef): void {
+  /** `nodes` have unit addresses: none may have a sibling whose name is its own up to the '@'. */
+  #checkSiblings(nodes: readonly NodeRef[], top: number): void {
     const words = this.#words;
-    const name = this.#stage.nodeName(ref);
-    const parent = words[ref + NODE_PARENT];
-    const links = this.links.words;
-    let at = parent > 0 ? links[this.links.of(parent) + LINK_CHILD] : top;
-    for (; at !== 0; at = links[at + LINK_SIBLING]) {
-      const other = links[at + LINK_REF];
-      if (words[other + NODE_LENGTH] >= name.length) continue;
-      const sibling = this.#stage.nodeName(other);
-      if (sibling.includes('@') || !siblingsConflict(name, sibling)) continue;
+    const plainNames = new Map<NodeRef, ReadonlySet<string>>();
+    for (const ref of nodes) {
+      const parent = Math.max(0, words[ref + NODE_PARENT]); // 0: below a driver's root
+      const names = plainNames.get(parent) ?? this.#plainNames(parent, top);
+      plainNames.set(parent, names);
+      if (names.size === 0) continue;
+      const [sibling = ''] = this.#stage.nodeName(ref).split('@');
+      if (!names.has(sibling)) continue;
       const path = this.#stage.nodePath(ref);
       throw new KhoError(
         'KHO_EINVAL',
@@ -244,5 +242,17 @@ export class ShardCollector {
         { path },
       );
     }
+  }
+
+  /** The names without a unit address of a node's children, or of the top nodes. */
+  #plainNames(parent: NodeRef, top: number): ReadonlySet<string> {
+    const links = this.links.words;
+    const names = new Set<string>();
+    let at = parent > 0 ? links[this.links.of(parent) + LINK_CHILD] : top;
+    for (; at !== 0; at = links[at + LINK_SIBLING]) {
+      const ref = links[at + LINK_REF];
+      if (!this.#hasUnitAddress(ref, this.#words[ref + NODE_LENGTH])) names.add(this.#stage.nodeName(ref));
+    }
+    return names;
   }
 }

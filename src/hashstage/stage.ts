@@ -57,6 +57,8 @@ const SMALLEST_NODE_BYTES = 12;
 const SMALLEST_NAME_BYTES = 14;
 const MIN_NAMES = 512;
 const MAX_NAMES = 65_536;
+/** So many slots are tried beside a node's neighbours: half a cache line. */
+const NEAR_PROBES = 8;
 /** A node of 12 wire bytes takes at most this many in the stage: record, fragment header. */
 const STAGE_BYTES_PER_WIRE_BYTE = 4;
 
@@ -217,7 +219,8 @@ export class Stage {
     const length = name.length;
     const textWords = (length + 3) >>> 2;
     const record = this.allocate(NAME_TEXT + textWords);
-    const hash = this.#packText(name, record + NAME_TEXT, textWords, 0);
+    this.#packText(name, record + NAME_TEXT, textWords);
+    const hash = this.#hash(record + NAME_TEXT, length, length);
     const { namesAt, nameSlotsAt, nameSlots } = this.geometry;
     const mask = nameSlots - 1;
     for (let probe = 0; probe < nameSlots; probe++) {
@@ -265,11 +268,14 @@ export class Stage {
     const length = name.length;
     const textWords = (length + 4) >>> 2; // with its NUL
     const record = this.allocate(NODE_TEXT + textWords + FRAGMENT_DATA);
-    const hash = this.#packText(name, record + NODE_TEXT, textWords, parent);
+    this.#packText(name, record + NODE_TEXT, textWords);
+    const prefixHash = this.#hash(record + NODE_TEXT, length > 2 ? length - 2 : 0, length);
+    let place = this.#nearPlace(parent, name, prefixHash);
     const { nodeSlotsAt, nodeSlots } = this.geometry;
     const mask = nodeSlots - 1;
-    for (let probe = 0; probe < nodeSlots; probe++) {
-      const slot = nodeSlotsAt + ((hash + probe) & mask);
+    for (let probe = 0; probe < nodeSlots + NEAR_PROBES; probe++) {
+      if (probe === NEAR_PROBES) place = this.#farPlace(parent, name, prefixHash);
+      const slot = nodeSlotsAt + ((place + probe) & mask);
       let found = Atomics.load(words, slot);
       if (found === 0 && !insert) {
         this.#cursor = record;
@@ -329,22 +335,48 @@ export class Stage {
     return this.#text(record + NAME_TEXT, this.words[record + NAME_LENGTH] as number);
   }
 
-  /** Packs ASCII text into words, four characters each, NUL-padded; returns a hash of it and of `seed`. */
-  #packText(text: string, at: number, textWords: number, seed: number): number {
+  /** Packs ASCII text into words, four characters each, NUL-padded. */
+  #packText(text: string, at: number, textWords: number): void {
     const { words } = this;
     const length = text.length;
-    let hash = Math.imul(seed ^ length, 0x9e3779b1);
     for (let word = 0, character = 0; word < textWords; word++, character += 4) {
       let packed = character < length ? text.charCodeAt(character) : 0;
       if (character + 1 < length) packed |= text.charCodeAt(character + 1) << 8;
       if (character + 2 < length) packed |= text.charCodeAt(character + 2) << 16;
       if (character + 3 < length) packed |= text.charCodeAt(character + 3) << 24;
       words[at + word] = packed;
-      hash = Math.imul(hash ^ packed, 0x85ebca6b);
-      hash ^= hash >>> 15;
     }
+  }
+
+  /** A hash of the first `length` characters that are packed at `at`. */
+  #hash(at: number, length: number, seed: number): number {
+    const { words } = this;
+    let hash = Math.imul(seed, 0x9e3779b1);
+    const last = at + (length >>> 2);
+    for (let word = at; word < last; word++) hash = mix(hash ^ words[word]);
+    if ((length & 3) !== 0) hash = mix(hash ^ (words[last] & ((1 << ((length & 3) * 8)) - 1)));
     hash = Math.imul(hash, 0xc2b2ae35);
     return (hash ^ (hash >>> 16)) | 0;
+  }
+
+  /**
+   * Where to look for a node first; `hash` is that of its name but for the last two characters.
+   *
+   * The table is large, and one that is looked at all over misses the cache for every node; so what is opened together
+   * stands together: names that differ only in their last two characters are neighbours, and so are nodes of one name whose
+   * parents are. That may crowd, so only a few slots there are tried before the place by the whole hash.
+   */
+  #nearPlace(parent: NodeRef, name: string, hash: number): number {
+    const { length } = name;
+    const last = name.charCodeAt(length - 1) & 31;
+    const lastButOne = length > 1 ? name.charCodeAt(length - 2) & 31 : 0;
+    return (hash + (lastButOne << 5) + last + (parent >> 3)) | 0;
+  }
+
+  #farPlace(parent: NodeRef, name: string, hash: number): number {
+    const { length } = name;
+    const ending = (name.charCodeAt(length - 2) << 8) | name.charCodeAt(length - 1);
+    return mix(mix(mix(hash ^ ending) ^ parent) ^ 0x27d4eb2f);
   }
 
   #sameText(a: number, b: number, textWords: number): boolean {
@@ -358,6 +390,11 @@ export class Stage {
     for (let index = 0; index < length; index++) text += String.fromCharCode(this.bytes[at * 4 + index] as number);
     return text;
   }
+}
+
+function mix(hash: number): number {
+  const product = Math.imul(hash, 0x85ebca6b);
+  return product ^ (product >>> 15);
 }
 
 function powerOfTwo(atLeast: number): number {

@@ -229,15 +229,16 @@ export class ShardWriter {
   #property(node: NodeRef, name: number, bytes: number, count: number): number {
     if (node !== this.#node) this.#switchTo(node);
     const mark = this.#marks[name];
-    // Not yet used by this shard (0), or beyond the array, or no name at all (undefined); or used by this very node.
     let used = this.#used + bytes;
-    if (!(mark >= CHARGED) || mark === this.#mark) used += this.#newName(node, name, mark, bytes);
-    else if (used > this.#maxBytes) this.#checkRoom(bytes);
+    if (!(mark >= CHARGED) || mark === this.#mark || used > this.#maxBytes)
+      used += this.#admit(node, name, mark, bytes);
     if (!this.#stage.extend(this.#end, count)) this.#continueNode(node, count);
-    this.#setUsed(used);
+    const words = this.#words;
     const at = this.#end;
-    this.#words[at] = PROP;
-    this.#words[at + NAME] = name;
+    words[at] = PROP;
+    words[at + NAME] = name;
+    words[this.#record + USED_BYTES] = used;
+    this.#used = used;
     this.#marks[name] = this.#mark;
     return at;
   }
@@ -247,9 +248,16 @@ export class ShardWriter {
     this.#words[this.#fragment + USED] = end - this.#fragment - DATA;
   }
 
-  /** The first use of a name in this shard: returns the bytes of its text. KHO_EEXIST if the node has it already. */
-  #newName(node: NodeRef, name: number, mark: number | undefined, bytes: number): number {
+  /**
+   * What is not a name that the shard has used, new to the node, and room: `mark` is undefined for an id beyond the array,
+   * or that is none. Returns the bytes of the name's text if it is new. KHO_EEXIST if the node has it already.
+   */
+  #admit(node: NodeRef, name: number, mark: number | undefined, bytes: number): number {
     if (mark === this.#mark) throw this.#duplicate(node, name);
+    if (mark !== undefined && mark >= CHARGED) {
+      this.#checkRoom(bytes);
+      return 0;
+    }
     const text = this.#stage.nameText(name); // KHO_EINVAL for a made-up number such as -1 or 0.5
     if (name >= this.#marks.length) this.#growMarks(name);
     const textBytes = text.length + 1;

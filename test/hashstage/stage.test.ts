@@ -111,6 +111,20 @@ test('more names than there is room for, and more nodes than the arenas hold, ar
   }).toThrow(expect.objectContaining({ code: 'KHO_ENOSPC' }));
 });
 
+test('nodes that crowd one place of the table are all there, once each, and seen by every thread', () => {
+  const stage = Stage.create({ shardCount: 1, maxBytes: 65536, threads: 2 });
+  // Upper and lower case want the same slots near their neighbours, and so do many of one parent's children.
+  const letters = [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'];
+  const names = letters.flatMap((first) => letters.map((second) => `port-${first}${second}`));
+  const refs = names.map((name) => stage.openNode(driverRoot(0), name));
+  expect(new Set(refs).size).toBe(names.length);
+  const other = Stage.attach(stage.handle);
+  expect(names.map((name) => other.findNode(driverRoot(0), name))).toEqual(refs);
+  expect(names.map((name) => other.openNode(driverRoot(0), name))).toEqual(refs);
+  expect(other.findNode(driverRoot(0), 'port-A-')).toBe(0);
+  expect(other.findNode(driverRoot(1), 'port-AA')).toBe(0);
+});
+
 test('two shards that give one node the same property are found when the stage is rendered', () => {
   const stage = Stage.create({ shardCount: 2, maxBytes: 8192, threads: 1 });
   for (const shard of [0, 1]) {

@@ -255,8 +255,8 @@ export const plantedBugs: readonly PlantedBug[] = [
       // So that the parents matter nowhere else.
       {
         file: STAGE,
-        find: /this\.#packText\(name, record \+ NODE_TEXT, textWords, parent\)/g,
-        replace: 'this.#packText(name, record + NODE_TEXT, textWords, 0)',
+        find: 'this.#nearPlace(parent, ',
+        replace: 'this.#nearPlace(0, ',
       },
     ],
     foundBy: 'two threads open nodes of one name below different parents',
