@@ -1,54 +1,81 @@
-import { Coordinator, type Handover, Host, type Mode, type Timeline, type WorkerPool } from 'khorus';
-import { INSTANCES, type Load } from './load.js';
+import {
+  Coordinator,
+  type CoordinatorOptions,
+  type DriverRegistration,
+  explainChoice,
+  type Handover,
+  Host,
+  type Mode,
+  type ModeChoice,
+  type Phase,
+  type Timeline,
+  WorkerPool,
+} from 'khorus';
+import type { Load } from './load.js';
 
-const MODULE = { url: new URL('./drivers/load-driver.js', import.meta.url).href, origin: 'load-driver' };
+/** How a coordinator works; mode `auto` has a calibration. */
+export type ModePlan = Pick<CoordinatorOptions, 'mode' | 'workers' | 'calibration'>;
 
-/** A host with room for one handover of a few million properties. */
-export function loadHost(): Host {
-  return new Host({
-    arch: 'x86_64',
-    memory: 512 * 2 ** 20,
-    nodes: 1,
-    cmdline: 'kho=on kho_scratch=8M,16M,8M',
-    cpus: 2,
-    release: '7.2.0-bench',
-  });
+/** `count` instances of a driver. */
+export type Instances = Pick<DriverRegistration, 'module' | 'count' | 'options'>;
+
+const LOAD_DRIVER = { url: new URL('./drivers/load-driver.js', import.meta.url).href, origin: 'load-driver' };
+
+/** Instances of the load driver. */
+export function loadInstances(load: Load, count: number): Instances {
+  return { module: LOAD_DRIVER, count, options: load };
 }
 
-/** The real path, again and again: one coordinator that keeps its threads, with instances of the load driver. */
-export class HandoverRunner implements AsyncDisposable {
+/** The real path, again and again: a host, and a coordinator that keeps its threads. */
+export class HandoverRunner {
   readonly #coordinator: Coordinator;
+  /** How often mode `auto` chose each mode. */
+  readonly #choices = new Map<Mode, number>();
+  #lastChoice: ModeChoice | undefined;
 
-  constructor(host: Host, plan: { mode: Mode; pool: WorkerPool; load: Load; instances?: number }) {
-    const { mode, pool, load, instances = INSTANCES } = plan;
-    this.#coordinator = new Coordinator(host, { mode, workers: pool.threads, pool, seed: 1, profile: 'kho-v4' });
-    this.#coordinator.register({ module: MODULE, count: instances, options: load, after: [], priority: 0 });
+  constructor(plan: ModePlan, instances: readonly Instances[], memory = 512 * 2 ** 20) {
+    const host = new Host({
+      arch: 'x86_64',
+      memory,
+      nodes: 1,
+      cmdline: 'kho=on kho_scratch=8M,16M,8M',
+      cpus: 2,
+      release: '7.2.0-bench',
+    });
+    const pool = new WorkerPool({ threads: plan.workers });
+    this.#coordinator = new Coordinator(host, { ...plan, pool, seed: 1, profile: 'kho-v4' });
+    for (const entry of instances) this.#coordinator.register({ ...entry, after: [], priority: 0 });
   }
 
   /** Hands over, gives what came of it to `use`, and takes the memory back. */
   async handOver<T>(use: (handover: Handover) => T): Promise<T> {
     const handover = await this.#coordinator.handover();
     try {
+      const { choice } = handover;
+      if (choice !== undefined) this.#choices.set(choice.mode, (this.#choices.get(choice.mode) ?? 0) + 1);
+      this.#lastChoice = choice;
       return use(handover);
     } finally {
       handover[Symbol.dispose]();
     }
   }
 
-  /** From the first callback's dispatch to the finished blobs, in nanoseconds. */
-  serializeAndFinalize(): Promise<number> {
-    return this.handOver(({ timeline }) => between(timeline, 'serialize', 'finalize') * 1e6);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#coordinator[Symbol.asyncDispose]();
+  /** What mode `auto` chose, if that is the mode. */
+  choiceLines(): string[] {
+    if (this.#lastChoice === undefined) return [];
+    const counts = [...this.#choices].map(([mode, count]) => `${mode} in ${count}`);
+    return [`chose ${counts.join(', ')} handovers, warm-up included`, `last: ${explainChoice(this.#lastChoice)}`];
   }
 }
 
-/** Milliseconds from the start of one phase to the end of another. */
-export function between(timeline: Timeline, first: string, last: string): number {
+/** Where the time from the start of one phase to the end of another lies, in milliseconds since the handover began. */
+export function phases(
+  timeline: Timeline,
+  first: Phase,
+  last: Phase,
+): { readonly start: number; readonly end: number } {
   const start = timeline.phases.find(({ phase }) => phase === first)?.start;
   const end = timeline.phases.find(({ phase }) => phase === last)?.end;
   if (start === undefined || end === undefined) throw new Error(`the timeline lacks ${first} or ${last}`);
-  return end - start;
+  return { start, end };
 }

@@ -6,7 +6,7 @@ import { environment, environmentLines, machineState } from './harness/environme
 import { writeJson } from './harness/json-file.js';
 import { MachineLoad } from './harness/machine-load.js';
 import { comparisonLines, suiteLines } from './harness/report.js';
-import { runSuite, type SuiteResult } from './harness/suite.js';
+import { runSuite, type Suite, type SuiteResult } from './harness/suite.js';
 import { SUITES } from './suites.js';
 
 const EXIT_DONE = 0;
@@ -38,32 +38,40 @@ async function main(args: readonly string[]): Promise<number> {
     );
     return EXIT_DONE;
   }
-  await measure(options);
-  return EXIT_DONE;
-}
-
-async function measure(options: BenchArguments): Promise<void> {
   const load = new MachineLoad();
   const before = machineState(load);
   const results: SuiteResult[] = [];
+  const write = (): void => {
+    if (options.json !== undefined) writeJson(options.json, environment(before, machineState(load)), results);
+  };
+  try {
+    write();
+  } catch (error) {
+    process.stderr.write(`bench: --json: ${error instanceof Error ? error.message : String(error)}\n`);
+    return EXIT_USAGE;
+  }
   for (const { name, load: loadSuite } of SUITES.filter((suite) => options.suites.includes(suite.name))) {
     print([`== ${name}`, '']);
-    const result = await runSuite(name, await loadSuite(), {
-      quick: options.quick,
-      rounds: options.rounds,
-      readLoad: (variants) => load.read(variants),
-      onProgress: showProgress,
-      onComparison: (comparison) => {
-        clearProgress();
-        print([...comparisonLines(comparison), '']);
-      },
-    });
-    print(suiteLines(result));
-    results.push(result);
-    // Written after each suite: an interrupted run has not measured in vain.
-    if (options.json !== undefined) writeJson(options.json, environment(before, machineState(load)), results);
+    results.push(await measure(name, await loadSuite(), options, load));
+    write(); // after each suite: an interrupted run has not measured in vain
   }
   print(environmentLines(environment(before, machineState(load))));
+  return EXIT_DONE;
+}
+
+async function measure(name: string, suite: Suite, options: BenchArguments, load: MachineLoad): Promise<SuiteResult> {
+  const result = await runSuite(name, suite, {
+    quick: options.quick,
+    rounds: options.rounds,
+    readLoad: (variants) => load.read(variants),
+    onProgress: showProgress,
+    onComparison: (comparison) => {
+      clearProgress();
+      print([...comparisonLines(comparison), '']);
+    },
+  });
+  print([...suiteLines(result), '']);
+  return result;
 }
 
 /** One line on a terminal that is written over; nothing in a pipe. */
@@ -75,6 +83,10 @@ function clearProgress(): void {
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
 }
 
+// `npm run bench | head` is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+  process.exit(error.code === 'EPIPE' ? EXIT_DONE : EXIT_FAILED),
+);
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

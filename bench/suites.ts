@@ -18,6 +18,21 @@ export const SUITES: readonly { name: string; summary: string; load: () => Promi
     load: async () => (await import('./suites/end-to-end.js')).endToEndSuite,
   },
   {
+    name: 'modes',
+    summary: 'which mode wins where: a grid of instances, properties and work, at 2 workers',
+    load: async () => (await import('./suites/modes.js')).modesSuite,
+  },
+  {
+    name: 'blackout',
+    summary: 'the six drivers of scenarios/host.yaml: freeze to finalized at 10 to 10,000 instances, in each mode',
+    load: async () => (await import('./suites/blackout.js')).blackoutSuite,
+  },
+  {
+    name: 'cores',
+    summary: 'serial parts and contention, with one and two workers, and a model of 8, 32 and 128 cores made of them',
+    load: async () => (await import('./suites/cores.js')).coresSuite,
+  },
+  {
     name: 'memory',
     summary: 'preserved pages, the page allocator, words of physical memory',
     load: async () => (await import('./suites/memory.js')).memorySuite,

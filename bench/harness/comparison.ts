@@ -14,6 +14,8 @@ export interface Measured {
    * giving buffers back) it does before and after its own clock. Several samples of one call are one round's.
    */
   measure(): Samples | Promise<Samples>;
+  /** Asked for after the last round: what else there is to say of it. */
+  notes?(): readonly string[];
   /** CPU time in milliseconds of a child process of its own, if it has one. */
   childCpuTime?(): number;
 }
@@ -25,10 +27,10 @@ export interface Comparison<Variant extends { readonly name: string } = VariantS
   readonly title: string;
   /** Such as `ns/property`. */
   readonly unit: string;
-  /** The variant that the others are divided by. */
-  readonly reference: string;
+  /** The variant that the others are divided by; without it the one with the lowest median. */
+  readonly reference?: string;
   readonly variants: readonly Variant[];
-  /** How many rounds by default. */
+  /** How many rounds are measured, contaminated ones not counted. */
   readonly rounds: number;
   /** Rounds before the first that counts; default 5. */
   readonly warmup?: number;
@@ -47,7 +49,8 @@ export interface Fact {
 export interface Setting {
   /** Smaller sizes and fewer rounds: to see whether it works, not to know how fast it is. */
   readonly quick: boolean;
-  readonly rounds: number | undefined;
+  /** How many rounds: what `--rounds` says, else `byDefault`, but few in a quick run. */
+  rounds(byDefault: number): number;
   fact(name: string, value: number, unit: string): void;
   /** Something that the reader must know: what was not here, what was chosen. */
   note(text: string): void;

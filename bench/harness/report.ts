@@ -27,7 +27,8 @@ export function comparisonLines(result: ComparisonResult): string[] {
     right('p25-p75'),
   ];
   const rows = result.variants.map((variant) => rowOf(variant, tail, result.verdict === 'contaminated'));
-  return [result.title, ...columns(layout, rows), roundsLine(result)];
+  const notes = result.variants.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
+  return [result.title, ...columns(layout, rows), ...notes, roundsLine(result)];
 }
 
 function rowOf({ name, spread, ratio }: VariantResult, tail: boolean, contaminated: boolean): string[] {

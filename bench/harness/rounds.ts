@@ -12,6 +12,7 @@ const REPEAT_LIMIT = 2;
 export interface Variant {
   readonly name: string;
   measure(): Samples | Promise<Samples>;
+  notes?(): readonly string[] | Promise<readonly string[]>;
 }
 
 /** One round as it was. */
@@ -29,6 +30,7 @@ export interface VariantResult {
   readonly spread: Spread | undefined;
   /** The variant divided by the reference, in each round (medians of their samples there), and then the spread of that. */
   readonly ratio: Spread | undefined;
+  readonly notes: readonly string[];
 }
 
 export interface ComparisonResult {
@@ -45,8 +47,6 @@ export interface ComparisonResult {
 }
 
 export interface RoundOptions {
-  /** Instead of the comparison's own number. */
-  readonly rounds?: number | undefined;
   readonly readLoad: () => LoadReading | Promise<LoadReading>;
   readonly onRound?: (round: number, rounds: number) => void;
 }
@@ -59,7 +59,7 @@ export interface RoundOptions {
  * machine does meanwhile falls on one of them. A ratio means something only between measurements of the same moment.
  */
 export async function runRounds(comparison: Comparison<Variant>, options: RoundOptions): Promise<ComparisonResult> {
-  const wanted = options.rounds ?? comparison.rounds;
+  const wanted = comparison.rounds;
   const random = new Random(comparison.title);
   for (let round = 0; round < (comparison.warmup ?? WARMUP_ROUNDS); round++) {
     await oneRound(comparison.variants, random, options);
@@ -72,7 +72,9 @@ export async function runRounds(comparison: Comparison<Variant>, options: RoundO
     if (round.load.verdict !== 'contaminated') clean++;
     options.onRound?.(clean, wanted);
   }
-  return summarize(comparison, rounds);
+  const notes = new Map<string, readonly string[]>();
+  for (const variant of comparison.variants) notes.set(variant.name, (await variant.notes?.()) ?? []);
+  return summarize(comparison, rounds, notes);
 }
 
 async function oneRound(variants: readonly Variant[], random: Random, options: RoundOptions): Promise<Round> {
@@ -88,23 +90,35 @@ async function oneRound(variants: readonly Variant[], random: Random, options: R
 
 /** Statistics over the rounds that are clean, or of which nothing is known. */
 export function summarize(
-  comparison: Pick<Comparison<Variant>, 'title' | 'unit' | 'reference' | 'variants' | 'show'>,
+  comparison: Comparison<Variant>,
   rounds: readonly Round[],
+  notes: ReadonlyMap<string, readonly string[]>,
 ): ComparisonResult {
-  const { title, unit, reference, show = 'quartiles' } = comparison;
+  const { title, unit, show = 'quartiles' } = comparison;
   const used = rounds.filter(({ load }) => load.verdict !== 'contaminated');
   const contaminated = rounds.length - used.length;
-  const variants = comparison.variants.map(({ name }) => {
+  const spreads = comparison.variants.map(({ name }) => ({
+    name,
+    spread: spreadOf(used.flatMap(({ samples }) => samples[name] ?? [])),
+  }));
+  const reference = comparison.reference ?? fastest(spreads);
+  const variants = spreads.map(({ name, spread }) => {
     const ratios = used.map(({ samples }) => median(samples[name] ?? []) / median(samples[reference] ?? []));
     return {
       name,
-      spread: spreadOf(used.flatMap(({ samples }) => samples[name] ?? [])),
+      spread,
       ratio: spreadOf(ratios.filter((ratio) => Number.isFinite(ratio))),
+      notes: notes.get(name) ?? [],
     };
   });
   const unknown = used.some(({ load }) => load.verdict === 'unknown');
   const verdict = contaminated * 2 > rounds.length ? 'contaminated' : unknown ? 'not measured' : 'clean';
   return { title, unit, reference, show, rounds, contaminated, verdict, variants };
+}
+
+function fastest(variants: readonly { name: string; spread: Spread | undefined }[]): string {
+  const measured = [...variants].sort((a, b) => (a.spread?.median ?? 0) - (b.spread?.median ?? 0));
+  return measured[0]?.name ?? '';
 }
 
 function shuffled<T>(items: readonly T[], random: Random): T[] {

@@ -4,11 +4,15 @@ import type { LoadReading } from './machine-load.js';
 import { type ComparisonResult, runRounds } from './rounds.js';
 import { VariantProcess } from './variant-process.js';
 
+const QUICK_ROUNDS = 3;
+
 /** A suite of comparisons. */
 export interface Suite {
   /** Each is asked for when the one before is done. */
   comparisons(setting: Setting): AsyncGenerator<Comparison, void>;
   goals?(result: SuiteMeasurements): Goal[];
+  /** What follows from all of it. */
+  conclusions?(result: SuiteMeasurements): string[];
 }
 
 export interface SuiteMeasurements {
@@ -40,44 +44,35 @@ export async function runSuite(name: string, suite: Suite, options: SuiteOptions
   const { quick, rounds } = options;
   const setting: Setting = {
     quick,
-    rounds,
+    rounds: (byDefault) => rounds ?? (quick ? Math.min(byDefault, QUICK_ROUNDS) : byDefault),
     fact: (fact, value, unit) => void facts.set(fact, { name: fact, value, unit }),
     note: (text) => void notes.push(text),
   };
   for await (const comparison of suite.comparisons(setting)) {
-    const result = await measureComparison(comparison, { ...options, rounds: roundsOf(comparison, options) }, (text) =>
-      options.onProgress?.(`${name}: ${text}`),
-    );
+    const result = await measureComparison(comparison, options, (text) => options.onProgress?.(`${name}: ${text}`));
     comparisons.push(result);
     options.onComparison?.(result);
   }
   const measured: SuiteMeasurements = { quick, comparisons, facts: [...facts.values()] };
+  notes.push(...(suite.conclusions?.(measured) ?? []));
   return { name, ...measured, notes, goals: suite.goals?.(measured) ?? [] };
 }
-
-/** A quick run makes few rounds, unless it is told how many. */
-function roundsOf({ rounds }: Comparison, options: SuiteOptions): number {
-  return options.rounds ?? (options.quick ? Math.min(rounds, QUICK_ROUNDS) : rounds);
-}
-
-const QUICK_ROUNDS = 3;
 
 /** Starts the variants' processes, measures them, ends them. */
 async function measureComparison(
   comparison: Comparison,
-  { rounds, readLoad }: SuiteOptions & { rounds: number },
+  { readLoad }: SuiteOptions,
   onProgress: (text: string) => void,
 ): Promise<ComparisonResult> {
   const variants: VariantProcess[] = [];
   try {
-    for (const spec of comparison.variants) {
-      onProgress(`${comparison.title}: set up ${spec.name}`);
-      variants.push(await VariantProcess.start(spec));
-    }
+    onProgress(`${comparison.title}: setting up`);
+    const started = await Promise.allSettled(comparison.variants.map((spec) => VariantProcess.start(spec)));
+    for (const result of started) if (result.status === 'fulfilled') variants.push(result.value);
+    for (const result of started) if (result.status === 'rejected') throw result.reason;
     return await runRounds(
       { ...comparison, variants },
       {
-        rounds,
         readLoad: async () => {
           const times = await Promise.all(variants.map((variant) => variant.cpuTime()));
           return readLoad(times.reduce((sum, time) => sum + time, 0));

@@ -4,10 +4,16 @@ import type { Measured, Samples } from './comparison.js';
 export type Request =
   | { readonly kind: 'set-up'; readonly module: string; readonly parameters: unknown }
   | { readonly kind: 'measure' }
+  | { readonly kind: 'notes' }
   | { readonly kind: 'cpu-time' };
 
 export type Answer =
-  | { readonly kind: 'done'; readonly samples: Samples; readonly cpuTime: number }
+  | {
+      readonly kind: 'done';
+      readonly samples: Samples;
+      readonly notes: readonly string[];
+      readonly cpuTime: number;
+    }
   | { readonly kind: 'failed'; readonly error: string };
 
 interface VariantModule {
@@ -24,7 +30,8 @@ async function answer(request: Request): Promise<Answer> {
   }
   if (request.kind === 'measure') samples = (await measured?.measure()) ?? [];
   const { user, system } = process.cpuUsage();
-  return { kind: 'done', samples, cpuTime: (user + system) / 1000 + (measured?.childCpuTime?.() ?? 0) };
+  const notes = (request.kind === 'notes' && measured?.notes?.()) || [];
+  return { kind: 'done', samples, notes, cpuTime: (user + system) / 1000 + (measured?.childCpuTime?.() ?? 0) };
 }
 
 process.on('message', (request: Request) => {

@@ -46,6 +46,10 @@ export class VariantProcess implements AsyncDisposable {
     return (await this.#ask({ kind: 'measure' })).samples;
   }
 
+  async notes(): Promise<readonly string[]> {
+    return (await this.#ask({ kind: 'notes' })).notes;
+  }
+
   /** CPU time of the process so far, in milliseconds. */
   async cpuTime(): Promise<number> {
     return (await this.#ask({ kind: 'cpu-time' })).cpuTime;

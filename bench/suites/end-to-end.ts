@@ -26,12 +26,13 @@ const PEERS: readonly [by: CollectParameters['by'], name: string][] = [
 
 /** From the drivers' callbacks to the finished blob on the main thread, by the real path and by its peers. */
 export const endToEndSuite: Suite = {
-  async *comparisons({ quick, note }) {
+  async *comparisons({ quick, rounds, note }) {
     const libfdt = LibfdtProgram.compile();
     if (typeof libfdt === 'string') note(`libfdt's sequential writer is not here: ${libfdt}`);
     try {
       for (const properties of quick ? SIZES.slice(0, 1) : SIZES) {
-        yield comparison(properties, typeof libfdt === 'string' ? undefined : libfdt.file);
+        const program = typeof libfdt === 'string' ? undefined : libfdt.file;
+        yield comparison(properties, program, rounds(properties > 100_000 ? 7 : 15));
       }
     } finally {
       if (typeof libfdt !== 'string') libfdt[Symbol.dispose]();
@@ -67,14 +68,19 @@ export const endToEndSuite: Suite = {
   },
 };
 
-function comparison(properties: number, libfdt: string | undefined): Comparison {
+function comparison(properties: number, libfdt: string | undefined, rounds: number): Comparison {
   const nodes = properties / PROPERTIES_PER_NODE / INSTANCES;
   const strings: Load = { nodes, properties: PROPERTIES_PER_NODE, names: 'strings', workSteps: 0 };
   const variants: VariantSpec[] = [];
   for (const workers of [1, 2]) {
     const threads = `${workers} worker${workers === 1 ? '' : 's'}`;
     for (const names of ['strings', 'ids'] as const) {
-      const parameters: HandoverParameters = { mode: 'hash', workers, load: { ...strings, names } };
+      const parameters: HandoverParameters = {
+        plan: { mode: 'hash', workers },
+        instances: INSTANCES,
+        load: { ...strings, names },
+        handovers: 1,
+      };
       variants.push({ name: `hash, ${threads}, ${names}`, module: HANDOVER, parameters });
     }
     for (const [by, name] of PEERS) {
@@ -95,6 +101,6 @@ function comparison(properties: number, libfdt: string | undefined): Comparison 
     unit: 'ns/property',
     reference: HASH_STRINGS,
     variants,
-    rounds: properties > 100_000 ? 7 : 15,
+    rounds,
   };
 }

@@ -15,13 +15,14 @@ const label = (properties: number): string => `${properties} properties`;
 
 /** Stage to FDT: what a property costs, whether that depends on their number, and the parts of it. */
 export const finalizeSuite: Suite = {
-  async *comparisons({ quick }) {
+  async *comparisons({ quick, rounds: roundsOf }) {
+    const rounds = roundsOf(15);
     const sizes = quick ? SIZES.slice(0, 2) : SIZES;
-    yield bySize(TITLE, sizes, NAMES.length, 'finalize');
-    yield bySize(RENDER_TITLE, sizes, NAMES.length, 'render');
+    yield bySize(TITLE, sizes, NAMES.length, 'finalize', rounds);
+    yield bySize(RENDER_TITLE, sizes, NAMES.length, 'render', rounds);
     // There are no 30,000 names in 10,000 properties.
-    yield bySize(MANY_TITLE, sizes.slice(1), MANY_NAMES, 'finalize');
-    yield parts();
+    yield bySize(MANY_TITLE, sizes.slice(1), MANY_NAMES, 'finalize', rounds);
+    yield parts(rounds);
   },
 
   goals({ comparisons }) {
@@ -55,18 +56,24 @@ function variant(name: string, parameters: FinalizeParameters): VariantSpec {
   return { name, module: MODULE, parameters };
 }
 
-function bySize(title: string, sizes: readonly number[], names: number, part: FinalizeParameters['part']): Comparison {
+function bySize(
+  title: string,
+  sizes: readonly number[],
+  names: number,
+  part: FinalizeParameters['part'],
+  rounds: number,
+): Comparison {
   return {
     title,
     unit: 'ns/property',
     reference: label(100_000),
     variants: sizes.map((properties) => variant(label(properties), { properties, names, part })),
-    rounds: 15,
+    rounds,
   };
 }
 
 /** What does not depend on the number of properties. */
-function parts(): Comparison {
+function parts(rounds: number): Comparison {
   const variants = [NAMES.length, MANY_NAMES].flatMap((names) => [
     variant(`Stage.names(), ${names} names`, { properties: 100_000, names, part: 'names' }),
     variant(`new Finalizer, ${names} names`, { properties: 100_000, names, part: 'new' }),
@@ -76,7 +83,7 @@ function parts(): Comparison {
     unit: 'us',
     reference: `Stage.names(), ${NAMES.length} names`,
     variants,
-    rounds: 15,
+    rounds,
     warmup: 20,
   };
 }

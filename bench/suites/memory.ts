@@ -31,14 +31,14 @@ const ACCESSES: readonly [call: PhysicalMemoryParameters['call'], name: string][
 
 /** Preserved pages, the page allocator, and words of physical memory. */
 export const memorySuite: Suite = {
-  async *comparisons({ quick }) {
-    yield tracker(quick ? 2 ** 16 : 2 ** 19);
-    yield allocator(quick ? 2 ** 12 : 2 ** 15);
-    yield accesses();
+  async *comparisons({ quick, rounds }) {
+    yield tracker(quick ? 2 ** 16 : 2 ** 19, rounds(9));
+    yield allocator(quick ? 2 ** 12 : 2 ** 15, rounds(15));
+    yield accesses(rounds(9));
   },
 };
 
-function tracker(pages: number): Comparison {
+function tracker(pages: number, rounds: number): Comparison {
   const space = 64 * GIB;
   const variants = [1, 2].flatMap((threads) =>
     PATTERNS.flatMap(([pattern, name]) =>
@@ -54,11 +54,11 @@ function tracker(pages: number): Comparison {
     unit: 'ns/page',
     reference: 'preserve sequential pages, 1 thread',
     variants,
-    rounds: 9,
+    rounds,
   };
 }
 
-function allocator(blocks: number): Comparison {
+function allocator(blocks: number, rounds: number): Comparison {
   const size = 2 * GIB;
   const variants = [0, 3, 9].flatMap((order) =>
     (['allocate', 'free'] as const).map((call) => {
@@ -71,11 +71,11 @@ function allocator(blocks: number): Comparison {
     unit: 'ns/block',
     reference: 'allocate, order 0',
     variants,
-    rounds: 15,
+    rounds,
   };
 }
 
-function accesses(): Comparison {
+function accesses(rounds: number): Comparison {
   const size = 16 * MIB;
   return {
     title: `physical memory: accesses to ${size / MIB} MiB, one after another`,
@@ -85,6 +85,6 @@ function accesses(): Comparison {
       const parameters: PhysicalMemoryParameters = { call, size };
       return { name, module: PHYSICAL_MEMORY, parameters };
     }),
-    rounds: 9,
+    rounds,
   };
 }

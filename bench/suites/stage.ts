@@ -38,13 +38,14 @@ export const stageSuite: Suite = {
     if (typeof libfdt === 'string') setting.note(`libfdt's sequential writer is not here: ${libfdt}`);
     try {
       for (const properties of setting.quick ? SIZES.slice(0, 1) : SIZES) {
-        yield insertion(properties, typeof libfdt === 'string' ? undefined : libfdt.file);
+        const program = typeof libfdt === 'string' ? undefined : libfdt.file;
+        yield insertion(properties, program, setting.rounds(properties > 100_000 ? 7 : 15));
         noteTable(properties, setting);
       }
     } finally {
       if (typeof libfdt !== 'string') libfdt[Symbol.dispose]();
     }
-    for (const nodes of [100, 1000]) yield changes(nodes);
+    for (const nodes of [100, 1000]) yield changes(nodes, setting.rounds(15));
   },
 
   goals({ facts }) {
@@ -56,7 +57,7 @@ export const stageSuite: Suite = {
   },
 };
 
-function insertion(properties: number, libfdt: string | undefined): Comparison {
+function insertion(properties: number, libfdt: string | undefined, rounds: number): Comparison {
   const variants: VariantSpec[] = [];
   for (const threads of [1, 2]) {
     for (const [into, name] of WAYS) {
@@ -75,7 +76,7 @@ function insertion(properties: number, libfdt: string | undefined): Comparison {
     unit: 'ns/property',
     reference: 'ShardWriter, 1 thread',
     variants,
-    rounds: properties > 100_000 ? 7 : 15,
+    rounds,
   };
 }
 
@@ -93,7 +94,7 @@ function noteTable(properties: number, setting: Setting): void {
 }
 
 /** One shard on one thread. */
-function changes(nodes: number): Comparison {
+function changes(nodes: number, rounds: number): Comparison {
   return {
     title: `one shard of ${nodes} nodes with ${PROPERTIES_PER_NODE} properties each`,
     unit: 'ns/node',
@@ -102,6 +103,6 @@ function changes(nodes: number): Comparison {
       const parameters: ChangeParameters = { call, nodes };
       return { name, module: CHANGE_NODES, parameters };
     }),
-    rounds: 15,
+    rounds,
   };
 }

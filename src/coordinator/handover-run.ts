@@ -129,11 +129,7 @@ export class HandoverRun {
     );
     await this.#loadKexec();
     const description = this.#describeRun(epoch);
-    const runners = new Set<TaskRunner>(this.#registry.drivers.map((_, driver) => this.#laneOf(driver).runner));
-    await Promise.race([
-      Promise.all([...runners].map((runner) => runner.attach(description))),
-      this.#interrupt.promise,
-    ]);
+    await Promise.race([this.#onRunners((runner) => runner.attach(description)), this.#interrupt.promise]);
     this.#begun = true;
     await this.#phases.run(this.#hostedWork(), {
       phase: 'create',
@@ -149,6 +145,13 @@ export class HandoverRun {
       onProgress: this.#reporter('prepare'),
     });
     await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
+    // From here on a phase begins at once. Other runs that share the pool wait until this one has jumped.
+    await Promise.race([this.#onRunners((runner) => runner.standBy()), this.#interrupt.promise]);
+  }
+
+  async #onRunners(work: (runner: TaskRunner) => Promise<void>): Promise<void> {
+    const runners = new Set(this.#registry.drivers.map((_, driver) => this.#laneOf(driver).runner));
+    await Promise.all([...runners].map(work));
   }
 
   /** Brings to every thread what `prepare` returned, so that no message of the blackout has to carry it. */
@@ -173,6 +176,7 @@ export class HandoverRun {
         phase: 'freeze',
         recordAs: 'freeze',
         order: 'forward',
+        staysAwake: true,
         onItem: () => {},
         onProgress: this.#reporter('freeze'),
       }),
@@ -197,6 +201,7 @@ export class HandoverRun {
 
   /** After the jump: the digests of the frozen states, which are no part of the blackout. */
   async finish(): Promise<Handover> {
+    await this.#onRunners((runner) => runner.dismiss());
     await this.#recorder.phase('snapshot', () =>
       this.#phases.run(this.#instanceWork(), {
         phase: 'snapshot',
@@ -222,6 +227,7 @@ export class HandoverRun {
 
   /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
   async cancel(): Promise<KhoError[]> {
+    await this.#onRunners((runner) => runner.dismiss());
     // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
     // its cancel fails, too, and says so.
     if (this.#begun) await this.#sharePrepared().catch(() => {});

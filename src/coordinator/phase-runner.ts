@@ -1,4 +1,3 @@
-import PQueue from 'p-queue';
 import { KhoError } from '../errors.js';
 import { type CallbackTask, type TaskAnswer, type TaskPhase, type TaskRunner, WorkList } from '../workers/index.js';
 import type { Interrupt } from './interrupt.js';
@@ -35,6 +34,8 @@ export interface PhaseOptions {
   readonly collectFailures?: boolean;
   /** False where an interrupt must not stop it. */
   readonly interruptible?: boolean;
+  /** True if another phase is near: threads that stand by do not sleep. */
+  readonly staysAwake?: boolean;
   readonly onItem: (item: number, value: unknown) => void;
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -46,13 +47,14 @@ interface Group {
   readonly items: Int32Array;
   readonly list: WorkList;
   readonly slots: number;
-  readonly priority: number;
 }
 
 /** How far a phase is. */
 interface PhaseState {
   readonly options: PhaseOptions;
-  readonly groups: readonly Group[];
+  /** Those that have begun. */
+  readonly groups: Group[];
+  readonly total: number;
   readonly failures: KhoError[];
   stopped: boolean;
 }
@@ -60,15 +62,15 @@ interface PhaseState {
 /**
  * Spreads a phase's callbacks over threads, in the order that dependencies ask for.
  *
- * Drivers that wait for nobody, and nobody for them, make one group for each lane; every thread of the lane gets one
- * message for it and takes items until none is left. So a phase costs a message a thread, whatever the number of drivers.
+ * All drivers of a lane that wait for nobody make one group; every thread of the lane gets one message for it and takes
+ * items until none is left. When the group is done, those that waited for it alone make the next one. So a phase costs a
+ * message a thread for each level of dependencies, whatever the number of drivers.
  */
 export class PhaseRunner {
   readonly #registry: Registry;
   readonly #recorder: TimelineRecorder;
   readonly #interrupt: Interrupt;
   readonly #laneOf: (driver: number) => RunnerLane;
-  readonly #queues = new Map<RunnerLane, PQueue>();
   readonly #runId: string;
 
   constructor(options: {
@@ -91,93 +93,84 @@ export class PhaseRunner {
    * within the grace period are ended.
    */
   async run(work: readonly PhaseWork[], options: PhaseOptions): Promise<KhoError[]> {
-    const groups = this.#groups(work, options.order);
-    const state: PhaseState = { options, groups, failures: [], stopped: false };
+    const total = work.reduce((sum, { items }) => sum + items.length, 0);
+    const state: PhaseState = { options, groups: [], failures: [], total, stopped: false };
     using _ = this.#reportProgress(state);
-    const finished = new Map<number, Promise<void>>();
-    for (const group of groups) {
-      const before =
-        options.order === 'none' ? [] : group.drivers.flatMap((driver) => this.#before(driver, options.order));
-      const ready = Promise.all(before.map((other) => finished.get(other)));
-      const done = ready.then(() => this.#runGroup(group, state));
-      for (const driver of group.drivers) finished.set(driver, done);
-    }
-    const all = Promise.all(finished.values());
-    await (options.interruptible === false ? all : this.#untilInterrupted(all, state));
+    const all = this.#runAll(work, state);
+    await (options.interruptible === false ? all : this.#untilInterrupted(all, state, work));
     const [failure] = state.failures;
     if (failure !== undefined && options.collectFailures !== true) throw failure;
     if (options.interruptible !== false) this.#interrupt.check();
     return state.failures;
   }
 
-  /** In an order in which each comes after all that it waits for. */
-  #groups(work: readonly PhaseWork[], order: PhaseOptions['order']): Group[] {
+  /** Begins a group whenever a lane is free and a driver of it need not wait any more. Rejects never. */
+  #runAll(work: readonly PhaseWork[], state: PhaseState): Promise<void> {
+    const { order } = state.options;
     const items = new Map(work.map((entry) => [entry.driver, entry.items]));
-    const drivers = order === 'backward' ? [...this.#registry.order].reverse() : this.#registry.order;
-    const free = new Map<RunnerLane, number[]>();
-    const alone: number[] = [];
-    for (const driver of drivers) {
-      if (order !== 'none' && this.#isConnected(driver)) {
-        alone.push(driver);
-        continue;
-      }
-      const lane = this.#laneOf(driver);
-      free.set(lane, [...(free.get(lane) ?? []), driver]);
-    }
-    const members = [...free.values(), ...alone.map((driver) => [driver])];
-    return members.map((group) => {
-      const [first = 0] = group;
-      const lane = this.#laneOf(first);
-      const positions = Int32Array.from(group.flatMap((driver) => [...(items.get(driver) ?? [])]));
-      const slots = Math.min(lane.threads, positions.length);
-      const priority = this.#registry.drivers[first]?.priority ?? 0;
-      return {
-        lane,
-        drivers: group,
-        items: positions,
-        list: WorkList.create(positions.length, slots),
-        slots,
-        priority,
+    const waiting = new Set(order === 'backward' ? [...this.#registry.order].reverse() : this.#registry.order);
+    const unfinished = new Set(waiting);
+    const busy = new Set<RunnerLane>();
+    const isReady = (driver: number): boolean => !this.#before(driver, order).some((other) => unfinished.has(other));
+    return new Promise((resolve) => {
+      const begin = (): void => {
+        const ready = new Map<RunnerLane, number[]>();
+        for (const driver of state.stopped ? [] : waiting) {
+          const lane = this.#laneOf(driver);
+          if (busy.has(lane) || !isReady(driver)) continue;
+          ready.set(lane, [...(ready.get(lane) ?? []), driver]);
+        }
+        for (const [lane, drivers] of ready) {
+          busy.add(lane);
+          for (const driver of drivers) waiting.delete(driver);
+          const group = groupOf(lane, drivers, items);
+          state.groups.push(group);
+          void this.#runGroup(group, state).then(() => {
+            busy.delete(lane);
+            for (const driver of drivers) unfinished.delete(driver);
+            begin();
+          });
+        }
+        if (busy.size === 0) resolve();
       };
+      begin();
     });
-  }
-
-  #isConnected(driver: number): boolean {
-    return this.#before(driver, 'forward').length > 0 || this.#before(driver, 'backward').length > 0;
   }
 
   /** The drivers whose part of the phase comes before that of `driver`. */
   #before(driver: number, order: PhaseOptions['order']): readonly number[] {
     const { drivers } = this.#registry;
+    if (order === 'none') return [];
     if (order === 'forward') return drivers[driver]?.after ?? [];
     return drivers.filter((other) => other.after.includes(driver)).map((other) => other.index);
   }
 
+  /** Runs what is in a group, and ends when none of its callbacks runs any more. Rejects never. */
   async #runGroup(group: Group, state: PhaseState): Promise<void> {
     const queued = this.#recorder.now();
-    const queue = this.#queue(group.lane);
-    const { priority } = group;
-    const slots = Array.from({ length: group.slots }, (_, slot) => slot);
-    await Promise.all(slots.map((slot) => queue.add(() => this.#runSlot(group, slot, queued, state), { priority })));
+    const tasks = Array.from({ length: group.slots }, (_, slot) => this.#task(group, slot, state.options));
+    const answers = group.lane.runner.runAll(tasks);
+    await Promise.all(answers.map((answer, slot) => this.#runSlot(group, slot, answer, queued, state)));
+  }
+
+  #task({ items, list }: Group, slot: number, options: PhaseOptions): CallbackTask {
+    const { phase, collectFailures = false, staysAwake = false } = options;
+    return { kind: 'callback', runId: this.#runId, phase, items, list: list.handle, slot, collectFailures, staysAwake };
   }
 
   /** One thread's part of a group. A thread that dies is a failure of the driver that ran on it. */
-  async #runSlot(group: Group, slot: number, queued: number, state: PhaseState): Promise<void> {
+  async #runSlot(
+    group: Group,
+    slot: number,
+    first: Promise<TaskAnswer>,
+    queued: number,
+    state: PhaseState,
+  ): Promise<void> {
     const { lane, items, list } = group;
     const { phase, collectFailures = false } = state.options;
-    const { handle } = list;
-    const task: CallbackTask = {
-      kind: 'callback',
-      runId: this.#runId,
-      phase,
-      items,
-      list: handle,
-      slot,
-      collectFailures,
-    };
-    while (!state.stopped) {
+    for (let answer = first; ; answer = lane.runner.run(this.#task(group, slot, state.options))) {
       try {
-        this.#note(await lane.runner.run(task), group, queued, state);
+        this.#note(await answer, group, queued, state);
         return;
       } catch (error) {
         const position = list.current(slot);
@@ -185,7 +178,7 @@ export class PhaseRunner {
         state.failures.push(lost.with({ phase, ...this.#whose(phase, items[position ?? 0] ?? 0) }));
         if (!collectFailures) this.#stop(state);
         // What it had not begun is another thread's; one that dies before it takes anything would die again.
-        if (position === undefined || list.taken === list.length) return;
+        if (state.stopped || position === undefined || list.taken === list.length) return;
         list.leave(slot);
       }
     }
@@ -225,7 +218,7 @@ export class PhaseRunner {
   }
 
   /** Waits for the phase, or for an interrupt: then no new callback begins, and those that do not end are ended. */
-  async #untilInterrupted(all: Promise<unknown>, state: PhaseState): Promise<void> {
+  async #untilInterrupted(all: Promise<unknown>, state: PhaseState, work: readonly PhaseWork[]): Promise<void> {
     try {
       await Promise.race([all, this.#interrupt.promise]);
     } catch (reason) {
@@ -236,17 +229,17 @@ export class PhaseRunner {
       });
       const outcome = await Promise.race([all.then(() => 'ended'), grace]).finally(() => clearTimeout(timer));
       if (outcome === 'late') {
-        await Promise.all([...new Set(state.groups.map(({ lane }) => lane))].map((lane) => lane.runner.restart()));
+        const lanes = new Set(work.map(({ driver }) => this.#laneOf(driver)));
+        await Promise.all([...lanes].map((lane) => lane.runner.restart()));
         await all;
       }
       throw reason;
     }
   }
 
-  #reportProgress({ options, groups }: PhaseState): Disposable {
+  #reportProgress({ options, groups, total }: PhaseState): Disposable {
     const { onProgress } = options;
     if (onProgress === undefined) return { [Symbol.dispose]() {} };
-    const total = groups.reduce((sum, { list }) => sum + list.length, 0);
     const report = (): void =>
       onProgress(
         groups.reduce((sum, { list }) => sum + list.taken, 0),
@@ -270,13 +263,10 @@ export class PhaseRunner {
       ...(phase === 'serialize' ? { shard: item - (instance?.firstShard ?? 0) } : {}),
     };
   }
+}
 
-  #queue(lane: RunnerLane): PQueue {
-    let queue = this.#queues.get(lane);
-    if (queue === undefined) {
-      queue = new PQueue({ concurrency: lane.threads });
-      this.#queues.set(lane, queue);
-    }
-    return queue;
-  }
+function groupOf(lane: RunnerLane, drivers: readonly number[], items: ReadonlyMap<number, readonly number[]>): Group {
+  const all = Int32Array.from(drivers.flatMap((driver) => items.get(driver) ?? []));
+  const slots = Math.min(lane.threads, all.length);
+  return { lane, drivers, items: all, list: WorkList.create(all.length, slots), slots };
 }

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { type Remote, release, remoteOf } from './comlink.js';
 import type { RunDescription } from './run-description.js';
-import type { Task, TaskAnswer } from './task.js';
+import type { CallbackTask, Task, TaskAnswer } from './task.js';
 
 interface HostApi {
   runTask(task: Task): Promise<TaskAnswer>;
@@ -19,6 +19,15 @@ export interface TaskRunner extends AsyncDisposable {
   setPrepared(runId: string, prepared: ReadonlyMap<number, unknown>): Promise<void>;
   /** Rejects with KHO_EWORKER if the thread dies; a driver's error is in the answer. */
   run(task: Task): Promise<TaskAnswer>;
+  /**
+   * Runs tasks, at most as many as there are threads, all at once: one a thread. Each rejects as {@link run} does. Fastest
+   * while the threads stand by.
+   */
+  runAll(tasks: readonly CallbackTask[]): Promise<TaskAnswer>[];
+  /** Keeps all threads at hand for {@link runAll}; nothing else runs on them until {@link dismiss}. */
+  standBy(): Promise<void>;
+  /** Ends {@link standBy}, when the callbacks that are running have ended. Never rejects. */
+  dismiss(): Promise<void>;
   /** Ends the threads at once, whatever they are doing, and starts new ones; running tasks reject with KHO_EWORKER. */
   restart(): Promise<void>;
 }
@@ -61,6 +70,15 @@ export class DriverHost implements TaskRunner {
     }
     return answer;
   }
+
+  runAll(tasks: readonly CallbackTask[]): Promise<TaskAnswer>[] {
+    return tasks.map((task) => this.run(task));
+  }
+
+  /** Nothing: the thread has a live driver, whose timers and messages must go on. */
+  async standBy(): Promise<void> {}
+
+  async dismiss(): Promise<void> {}
 
   /** The live states are gone with the old thread. */
   async restart(): Promise<void> {

@@ -2,6 +2,7 @@ import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { describeRegistrations } from './describe.js';
 import { RunState } from './run-state.js';
+import { standBy } from './stand-by.js';
 import type { AttachTask, Task, TaskAnswer } from './task.js';
 
 /** How many runs a thread remembers: several hosts may share a pool. */
@@ -15,6 +16,11 @@ const runs = new Map<string, RunState>();
 export async function runTask(task: Task): Promise<TaskAnswer> {
   if (task.kind === 'describe') return describeRegistrations(task);
   if (task.kind === 'attach') return attach(task);
+  if (task.kind === 'stand-by') {
+    arrive(task.barrier);
+    await standBy(task, async (order) => runs.get(order.runId)?.run(order) ?? emptyAnswer(false));
+    return emptyAnswer(true);
+  }
   const run = runs.get(task.runId);
   if (task.kind === 'prepared') {
     run?.setPrepared(task.prepared);

@@ -1,3 +1,4 @@
+import type { MessagePort } from 'node:worker_threads';
 import type { SerializedKhoError } from '../errors.js';
 import type { FdtFrame } from '../hashstage/index.js';
 import type { ShardSpec } from './driver.js';
@@ -61,6 +62,17 @@ export interface CallbackTask {
   readonly slot: number;
   /** True to go on after a failure; else it closes the list for all. */
   readonly collectFailures: boolean;
+  /** Whether another task is near, so that a thread that stands by does not sleep. */
+  readonly staysAwake: boolean;
+}
+
+/** Keeps a thread at hand for the tasks that its port brings, a round of the gate for each. */
+export interface StandByTask {
+  readonly kind: 'stand-by';
+  readonly gate: SharedArrayBuffer;
+  readonly slot: number;
+  readonly port: MessagePort;
+  readonly barrier: NonNullable<AttachTask['barrier']>;
 }
 
 /** An FDT to be written into physical memory, from its frame and what shards wrote. */
@@ -78,7 +90,7 @@ export interface RenderTask {
   readonly jobs: readonly RoomToRender[];
 }
 
-export type Task = DescribeTask | AttachTask | PreparedTask | CallbackTask | RenderTask;
+export type Task = StandByTask | DescribeTask | AttachTask | PreparedTask | CallbackTask | RenderTask;
 
 /** What came of a task. A driver's error is an answer; a rejected task means that the thread itself failed. */
 export interface TaskAnswer {

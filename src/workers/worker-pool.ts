@@ -1,10 +1,12 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import type { MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { KhoError } from '../errors.js';
+import { Crew } from './crew.js';
 import type { TaskRunner } from './driver-host.js';
 import type { RunDescription } from './run-description.js';
-import type { AttachTask, Task, TaskAnswer } from './task.js';
+import type { AttachTask, CallbackTask, Task, TaskAnswer } from './task.js';
 
 export interface WorkerPoolOptions {
   /** Default: the machine's available parallelism. */
@@ -24,6 +26,7 @@ interface AttachedRun {
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
   #piscina: Piscina;
+  #crew: Crew | undefined;
   readonly #attached = new Map<string, AttachedRun>();
 
   constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
@@ -62,6 +65,20 @@ export class WorkerPool implements TaskRunner {
     throw new KhoError('KHO_EWORKER', `no thread of the pool stays attached to run ${task.runId}`);
   }
 
+  runAll(tasks: readonly CallbackTask[]): Promise<TaskAnswer>[] {
+    return this.#crew?.run(tasks) ?? tasks.map((task) => this.run(task));
+  }
+
+  async standBy(): Promise<void> {
+    this.#crew ??= await Crew.gather(this.threads, (task, transfer) => this.#run(task, transfer));
+  }
+
+  async dismiss(): Promise<void> {
+    const crew = this.#crew;
+    this.#crew = undefined;
+    await crew?.dismiss();
+  }
+
   /** Forgets a run that is over. */
   detach(runId: string): void {
     this.#attached.delete(runId);
@@ -69,6 +86,7 @@ export class WorkerPool implements TaskRunner {
 
   async restart(): Promise<void> {
     const old = this.#piscina;
+    this.#crew = undefined;
     this.#piscina = startPiscina(this.threads);
     await old.destroy();
   }
@@ -88,9 +106,9 @@ export class WorkerPool implements TaskRunner {
     return await Promise.all(Array.from({ length: this.threads }, () => this.#run(task)));
   }
 
-  async #run(task: Task): Promise<TaskAnswer> {
+  async #run(task: Task, transferList: readonly MessagePort[] = []): Promise<TaskAnswer> {
     try {
-      return (await this.#piscina.run(task)) as TaskAnswer;
+      return (await this.#piscina.run(task, { transferList: [...transferList] })) as TaskAnswer;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new KhoError('KHO_EWORKER', `a worker of the pool failed: ${reason}`, {}, { cause: error });

@@ -28,6 +28,12 @@ test.each([
   expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
 });
 
+test('a file that cannot be written is wrong usage, told before anything is measured', async () => {
+  const { code, stdout, stderr } = await bench('memory', '--json', join(temporaryDirectory(), 'absent', 'bench.json'));
+  expect(stderr).toMatch(/^bench: --json: ENOENT.*bench\.json/);
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+});
+
 test('--list names every suite, and --help every option', async () => {
   const list = await bench('--list');
   expect(list).toMatchObject({ code: 0, stderr: '' });

@@ -100,6 +100,20 @@ test('where the load is not known, every round counts, and the table says so', a
   expect(medianOf(result, 'a')).toEqual({ value: 5 });
 });
 
+test('without a reference, the variant with the lowest median is the one that the others are divided by', async () => {
+  const { reference: _, ...comparison } = comparisonOf({ a: [30], b: [10], c: [20] });
+  const result = await runRounds(comparison, { readLoad: quiet() });
+  expect(result.reference).toBe('b');
+  expect(result.variants.map(({ ratio }) => ratio?.median)).toEqual([3, 1, 2]);
+});
+
+test('what a variant has to say after the last round stands below the table', async () => {
+  const comparison = comparisonOf({ a: [1] });
+  const variants = comparison.variants.map((variant) => ({ ...variant, notes: () => ['chose hash'] }));
+  const result = await runRounds({ ...comparison, variants }, { readLoad: quiet() });
+  expect(comparisonLines(result)).toContain('a: chose hash');
+});
+
 test.each([
   ['less', 8, 'aim reached'],
   ['less', 14, 'reached'],
