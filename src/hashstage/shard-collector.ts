@@ -32,10 +32,9 @@ import {
   LINK_SIBLING,
   NodeLinks,
 } from './node-links.js';
+import { hasAtSign } from './packed-text.js';
 import type { Stage } from './stage.js';
 import { propertyWords } from './writer.js';
-
-const AT_SIGN = '@'.charCodeAt(0);
 
 /** What shards wrote that stands below one node. */
 export interface Collected {
@@ -159,7 +158,7 @@ export class ShardCollector {
           else links[lastTop + LINK_SIBLING] = at;
           lastTop = at;
         }
-        if (this.#hasUnitAddress(ref, length)) unitAddresses.push(ref);
+        if (hasAtSign(words, ref + NODE_TEXT, length)) unitAddresses.push(ref);
       }
     }
     this.#checkSiblings(unitAddresses, top);
@@ -217,13 +216,6 @@ export class ShardCollector {
     }
   }
 
-  #hasUnitAddress(ref: NodeRef, length: number): boolean {
-    const start = (ref + NODE_TEXT) * 4;
-    const { bytes } = this.#stage;
-    for (let index = 0; index < length; index++) if (bytes[start + index] === AT_SIGN) return true;
-    return false;
-  }
-
   /** `nodes` have unit addresses: none may have a sibling whose name is its own up to the '@'. */
   #checkSiblings(nodes: readonly NodeRef[], top: number): void {
     const words = this.#words;
@@ -246,12 +238,13 @@ export class ShardCollector {
 
   /** The names without a unit address of a node's children, or of the top nodes. */
   #plainNames(parent: NodeRef, top: number): ReadonlySet<string> {
+    const words = this.#words;
     const links = this.links.words;
     const names = new Set<string>();
     let at = parent > 0 ? links[this.links.of(parent) + LINK_CHILD] : top;
     for (; at !== 0; at = links[at + LINK_SIBLING]) {
       const ref = links[at + LINK_REF];
-      if (!this.#hasUnitAddress(ref, this.#words[ref + NODE_LENGTH])) names.add(this.#stage.nodeName(ref));
+      if (!hasAtSign(words, ref + NODE_TEXT, words[ref + NODE_LENGTH])) names.add(this.#stage.nodeName(ref));
     }
     return names;
   }

@@ -33,6 +33,7 @@ import {
   stageGeometry,
   UNLINKED,
 } from './layout.js';
+import { farPlace, hashText, nearPlace, packText, sameText } from './packed-text.js';
 
 /** What another thread needs to attach to a stage; structured-cloneable, shares the memory. */
 export interface StageHandle {
@@ -219,8 +220,8 @@ export class Stage {
     const length = name.length;
     const textWords = (length + 3) >>> 2;
     const record = this.allocate(NAME_TEXT + textWords);
-    this.#packText(name, record + NAME_TEXT, textWords);
-    const hash = this.#hash(record + NAME_TEXT, length, length);
+    packText(words, name, record + NAME_TEXT, textWords);
+    const hash = hashText(words, record + NAME_TEXT, length, length);
     const { namesAt, nameSlotsAt, nameSlots } = this.geometry;
     const mask = nameSlots - 1;
     for (let probe = 0; probe < nameSlots; probe++) {
@@ -240,7 +241,7 @@ export class Stage {
       if (
         words[found + NAME_HASH] === hash &&
         words[found + NAME_LENGTH] === length &&
-        this.#sameText(found + NAME_TEXT, record + NAME_TEXT, textWords)
+        sameText(words, found + NAME_TEXT, record + NAME_TEXT, textWords)
       ) {
         this.#cursor = record; // the record was never published: take its room back
         return found;
@@ -268,13 +269,13 @@ export class Stage {
     const length = name.length;
     const textWords = (length + 4) >>> 2; // with its NUL
     const record = this.allocate(NODE_TEXT + textWords + FRAGMENT_DATA);
-    this.#packText(name, record + NODE_TEXT, textWords);
-    const prefixHash = this.#hash(record + NODE_TEXT, length > 2 ? length - 2 : 0, length);
-    let place = this.#nearPlace(parent, name, prefixHash);
+    packText(words, name, record + NODE_TEXT, textWords);
+    const prefixHash = hashText(words, record + NODE_TEXT, length > 2 ? length - 2 : 0, length);
+    let place = nearPlace(parent, name, prefixHash);
     const { nodeSlotsAt, nodeSlots } = this.geometry;
     const mask = nodeSlots - 1;
     for (let probe = 0; probe < nodeSlots + NEAR_PROBES; probe++) {
-      if (probe === NEAR_PROBES) place = this.#farPlace(parent, name, prefixHash);
+      if (probe === NEAR_PROBES) place = farPlace(parent, name, prefixHash);
       const slot = nodeSlotsAt + ((place + probe) & mask);
       let found = Atomics.load(words, slot);
       if (found === 0 && !insert) {
@@ -296,7 +297,7 @@ export class Stage {
       if (
         words[found + NODE_PARENT] === parent &&
         words[found + NODE_LENGTH] === length &&
-        this.#sameText(found + NODE_TEXT, record + NODE_TEXT, textWords)
+        sameText(words, found + NODE_TEXT, record + NODE_TEXT, textWords)
       ) {
         this.#cursor = record;
         return found;
@@ -335,66 +336,11 @@ export class Stage {
     return this.#text(record + NAME_TEXT, this.words[record + NAME_LENGTH] as number);
   }
 
-  /** Packs ASCII text into words, four characters each, NUL-padded. */
-  #packText(text: string, at: number, textWords: number): void {
-    const { words } = this;
-    const length = text.length;
-    for (let word = 0, character = 0; word < textWords; word++, character += 4) {
-      let packed = character < length ? text.charCodeAt(character) : 0;
-      if (character + 1 < length) packed |= text.charCodeAt(character + 1) << 8;
-      if (character + 2 < length) packed |= text.charCodeAt(character + 2) << 16;
-      if (character + 3 < length) packed |= text.charCodeAt(character + 3) << 24;
-      words[at + word] = packed;
-    }
-  }
-
-  /** A hash of the first `length` characters that are packed at `at`. */
-  #hash(at: number, length: number, seed: number): number {
-    const { words } = this;
-    let hash = Math.imul(seed, 0x9e3779b1);
-    const last = at + (length >>> 2);
-    for (let word = at; word < last; word++) hash = mix(hash ^ words[word]);
-    if ((length & 3) !== 0) hash = mix(hash ^ (words[last] & ((1 << ((length & 3) * 8)) - 1)));
-    hash = Math.imul(hash, 0xc2b2ae35);
-    return (hash ^ (hash >>> 16)) | 0;
-  }
-
-  /**
-   * Where to look for a node first; `hash` is that of its name but for the last two characters.
-   *
-   * The table is large, and one that is looked at all over misses the cache for every node; so what is opened together
-   * stands together: names that differ only in their last two characters are neighbours, and so are nodes of one name whose
-   * parents are. That may crowd, so only a few slots there are tried before the place by the whole hash.
-   */
-  #nearPlace(parent: NodeRef, name: string, hash: number): number {
-    const { length } = name;
-    const last = name.charCodeAt(length - 1) & 31;
-    const lastButOne = length > 1 ? name.charCodeAt(length - 2) & 31 : 0;
-    return (hash + (lastButOne << 5) + last + (parent >> 3)) | 0;
-  }
-
-  #farPlace(parent: NodeRef, name: string, hash: number): number {
-    const { length } = name;
-    const ending = (name.charCodeAt(length - 2) << 8) | name.charCodeAt(length - 1);
-    return mix(mix(mix(hash ^ ending) ^ parent) ^ 0x27d4eb2f);
-  }
-
-  #sameText(a: number, b: number, textWords: number): boolean {
-    const { words } = this;
-    for (let word = 0; word < textWords; word++) if (words[a + word] !== words[b + word]) return false;
-    return true;
-  }
-
   #text(at: number, length: number): string {
     let text = '';
     for (let index = 0; index < length; index++) text += String.fromCharCode(this.bytes[at * 4 + index] as number);
     return text;
   }
-}
-
-function mix(hash: number): number {
-  const product = Math.imul(hash, 0x85ebca6b);
-  return product ^ (product >>> 15);
 }
 
 function powerOfTwo(atLeast: number): number {

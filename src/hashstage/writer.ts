@@ -30,6 +30,7 @@ import {
   UNLINKED,
 } from './layout.js';
 import { OpenNodes } from './open-nodes.js';
+import { hasAtSign } from './packed-text.js';
 import type { Stage } from './stage.js';
 
 // Constants of its own module are part of the code that V8 makes; those of others are loaded each time.
@@ -43,8 +44,6 @@ const USED_BYTES = SHARD_USED_BYTES;
 const PARENT = NODE_PARENT;
 const SHARD = NODE_SHARD;
 const TEXT = NODE_TEXT;
-/** '@' in each byte of a word. */
-const AT_SIGNS = 0x40404040;
 const LENGTH_4_WIRE = swap32(4);
 const LENGTH_8_WIRE = swap32(8);
 const BYTES_4 = FDT_PROPERTY_HEADER_SIZE + 4;
@@ -107,7 +106,7 @@ export class ShardWriter {
     this.#charge(nodeSize(name.length));
     const own = this.#ownFragment(ref);
     if (own !== 0 && words[own + FRAGMENT_NODE] === UNLINKED) {
-      if (!this.#isNext(ref) || this.#hasUnitAddress(ref)) this.#scatter();
+      if (!this.#isNext(ref) || hasAtSign(words, ref + TEXT, name.length)) this.#scatter();
       words[own + FRAGMENT_NODE] = ref;
       this.#link(own);
     } else {
@@ -142,16 +141,6 @@ export class ShardWriter {
     let at = words[last + FRAGMENT_NODE];
     while (at > 0 && at !== parent) at = words[at + PARENT];
     return at === parent;
-  }
-
-  #hasUnitAddress(ref: NodeRef): boolean {
-    const words = this.#words;
-    const end = ref + TEXT + (words[ref + NODE_LENGTH] >>> 2) + 1;
-    for (let at = ref + TEXT; at < end; at++) {
-      const differs = words[at] ^ AT_SIGNS;
-      if (((differs - 0x01010101) & ~differs & 0x80808080) !== 0) return true; // one of the four bytes is 0
-    }
-    return false;
   }
 
   #scatter(): void {
