@@ -48,12 +48,21 @@ export async function storeCalibration(calibration: Calibration, file: string): 
   const text = `${JSON.stringify({ schemaVersion: FILE_VERSION, calibrations }, null, 1)}\n`;
   const temporary = `${file}.${process.pid}`;
   try {
-    await mkdir(dirname(file), { recursive: true });
+    // One by one: a recursive mkdir of Node's goes round for ever where there can be no directory, such as below /proc.
+    for (const directory of [dirname(dirname(file)), dirname(file)]) await makeDirectory(directory);
     await writeFile(temporary, text);
     await rename(temporary, file);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new KhoError('KHO_EIO', `cannot keep the calibration: ${reason}`, { file });
+  }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
   }
 }
 

@@ -74,6 +74,13 @@ test('where nothing can be kept, a run goes on and says so, and calibrate fails'
   expect([calibrate.code, calibrate.stderr]).toEqual([1, expect.stringContaining('cannot keep the calibration')]);
 });
 
+test('where there can be no directory, a run goes on, too', async () => {
+  const result = await khorus(['run', scenario, '--mode', 'auto', '--workers', '1'], {
+    env: { XDG_CACHE_HOME: '/proc/nope' },
+  });
+  expect([result.code, result.stderr]).toEqual([0, expect.stringContaining('cannot keep the calibration')]);
+});
+
 test.each([['0'], ['1025'], ['two']])('calibrate --workers %s is wrong usage', async (workers) => {
   expect((await run(['calibrate', '--workers', workers])).code).toBe(2);
 });
