@@ -9,9 +9,10 @@ export const FDT_MAX_NAME_PART = 63;
 const NODE_CHARACTERS = '0-9 A-Z a-z , . _ + -';
 const NODE_CHARACTER = /[0-9A-Za-z,._+-]/;
 const PROPERTY_CHARACTER = /[0-9A-Za-z,._+?#-]/;
-/** The whole rule at once, for the usual case of a right name; the slow way afterwards finds what is wrong. */
-const NODE_NAME = new RegExp(
-  `^${NODE_CHARACTER.source}{1,${FDT_MAX_NAME_PART}}(@${NODE_CHARACTER.source}{1,${FDT_MAX_NAME_PART}})?$`,
+const AT_SIGN = '@'.charCodeAt(0);
+/** By ASCII code: 1 for what a node's name may have. */
+const IN_NODE_NAME = Uint8Array.from({ length: 128 }, (_, code) =>
+  NODE_CHARACTER.test(String.fromCharCode(code)) ? 1 : 0,
 );
 const PROPERTY_NAME = new RegExp(`^${PROPERTY_CHARACTER.source}{1,${FDT_MAX_NAME_PART}}$`);
 
@@ -24,7 +25,7 @@ const PROPERTY_NAME = new RegExp(`^${PROPERTY_CHARACTER.source}{1,${FDT_MAX_NAME
  * Throws KHO_EINVAL that names the name, what is wrong with it, and where possible a name that would be right.
  */
 export function checkNodeName(name: string): void {
-  if (NODE_NAME.test(name)) return;
+  if (isNodeName(name)) return;
   const at = name.indexOf('@');
   const nodeName = at < 0 ? name : name.slice(0, at);
   const unitAddress = at < 0 ? undefined : name.slice(at + 1);
@@ -33,6 +34,19 @@ export function checkNodeName(name: string): void {
   if (unitAddress !== undefined) checkCharacters('node', name, unitAddress, NODE_CHARACTER, allowed);
   checkLength('node', name, nodeName, at < 0 ? 'a name' : "a name before its '@'");
   if (unitAddress !== undefined) checkLength('node', name, unitAddress, "a unit address after its '@'");
+}
+
+/** The whole rule at once, for the usual case of a right name: drivers open many nodes. The slow way finds what is wrong. */
+function isNodeName(name: string): boolean {
+  const { length } = name;
+  let partStart = 0;
+  for (let at = 0; at < length; at++) {
+    const code = name.charCodeAt(at);
+    if (code === AT_SIGN && partStart === 0 && at > 0 && at <= FDT_MAX_NAME_PART) partStart = at + 1;
+    else if (IN_NODE_NAME[code] !== 1) return false;
+  }
+  const last = length - partStart;
+  return last > 0 && last <= FDT_MAX_NAME_PART;
 }
 
 /**

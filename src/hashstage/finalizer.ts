@@ -144,7 +144,7 @@ export class Finalizer {
   /** Gives every used name its place in the strings block, sorted, and returns the block. */
   #assignOffsets(ids: readonly number[], frameNames: ReadonlySet<string>): Uint8Array {
     const idOf = new Map(ids.map((id): [string, number] => [this.#stage.nameText(id), id]));
-    const used = [...new Set([...idOf.keys(), ...frameNames])].sort((a, b) => (a < b ? -1 : 1));
+    const used = [...new Set([...idOf.keys(), ...frameNames])].sort(); // by character codes, as the other modes do
     const block = new Uint8Array(used.reduce((sum, name) => sum + name.length + 1, 0));
     this.#frameOffsets = new Map();
     let at = 0;
