@@ -1,4 +1,4 @@
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
@@ -53,6 +53,7 @@ export async function storeCalibration(calibration: Calibration, file: string): 
     await writeFile(temporary, text);
     await rename(temporary, file);
   } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {}); // where there can be no file, there is none
     const reason = error instanceof Error ? error.message : String(error);
     throw new KhoError('KHO_EIO', `cannot keep the calibration: ${reason}`, { file });
   }

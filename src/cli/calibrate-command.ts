@@ -24,9 +24,10 @@ export async function calibrateMachine(
 ): Promise<number> {
   const calibration = await measure(workers, terminal, signal);
   const file = calibrationFile();
-  await storeCalibration(calibration, file);
   if (terminal.json) terminal.printJson({ calibration, file });
-  else if (!terminal.quiet) for (const line of calibrationLines(calibration, file)) terminal.print(line);
+  else if (!terminal.quiet) for (const line of calibrationLines(calibration)) terminal.print(line);
+  await storeCalibration(calibration, file);
+  if (!terminal.json && !terminal.quiet) terminal.print(`kept in ${file}`);
   return EXIT_DONE;
 }
 
@@ -50,7 +51,7 @@ async function measure(workers: number, terminal: Terminal, signal: AbortSignal)
   return await calibrate({ workers, signal });
 }
 
-function calibrationLines({ machine, workers, date, modes }: Calibration, file: string): string[] {
+function calibrationLines({ machine, workers, date, modes }: Calibration): string[] {
   const rows = Object.entries(modes).map(([mode, costs]) => [mode, ...cells(costs)]);
   const choices = EXAMPLE_BYTES.flatMap((bytes) =>
     EXAMPLE_WORK.map((work) => {
@@ -74,7 +75,6 @@ function calibrationLines({ machine, workers, date, modes }: Calibration, file: 
       choices,
     ),
     '',
-    `kept in ${file}`,
   ];
 }
 

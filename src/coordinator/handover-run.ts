@@ -146,7 +146,7 @@ export class HandoverRun {
     });
     await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
     // From here on a phase begins at once. Other runs that share the pool wait until this one has jumped.
-    await Promise.race([this.#onRunners((runner) => runner.standBy()), this.#interrupt.promise]);
+    await Promise.race([this.#onRunners((runner) => runner.standBy(this.#id)), this.#interrupt.promise]);
   }
 
   async #onRunners(work: (runner: TaskRunner) => Promise<void>): Promise<void> {
@@ -201,7 +201,7 @@ export class HandoverRun {
 
   /** After the jump: the digests of the frozen states, which are no part of the blackout. */
   async finish(): Promise<Handover> {
-    await this.#onRunners((runner) => runner.dismiss());
+    await this.#onRunners((runner) => runner.dismiss(this.#id));
     await this.#recorder.phase('snapshot', () =>
       this.#phases.run(this.#instanceWork(), {
         phase: 'snapshot',
@@ -210,6 +210,7 @@ export class HandoverRun {
         onItem: (instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
       }),
     );
+    await this.#onRunners((runner) => runner.detach(this.#id));
     const finalized = this.#finalized;
     if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
     return new Handover({
@@ -227,7 +228,7 @@ export class HandoverRun {
 
   /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
   async cancel(): Promise<KhoError[]> {
-    await this.#onRunners((runner) => runner.dismiss());
+    await this.#onRunners((runner) => runner.dismiss(this.#id));
     // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
     // its cancel fails, too, and says so.
     if (this.#begun) await this.#sharePrepared().catch(() => {});
@@ -244,6 +245,7 @@ export class HandoverRun {
           },
         )
       : [];
+    await this.#onRunners((runner) => runner.detach(this.#id));
     this.#reservations.release();
     return failures;
   }

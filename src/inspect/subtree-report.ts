@@ -123,20 +123,23 @@ export function inspectSubtree(
 /** Claims and checks the FDTs that a driver's FDT links to, in mode `subfdt`. */
 function followLinks(context: InspectContext, name: string, { root }: FdtReader): void {
   for (const node of root.children()) {
-    const links = readSubFdtLinks(node) ?? [];
-    for (const { address, size } of links) {
-      const what = `the sub-FDT of ${name} ${node.name}`;
-      noteClaims(context, (claims) => claims.blob(`sub-FDTs of '${name}'`, what, address, size), 'sub-FDTs');
-    }
-    if (links.length === 0) continue;
-    context.findings.attempt(() =>
-      followSubFdts(node.name, links, ({ address, size }) => {
-        const what = `the sub-FDT of ${name} ${node.name}`;
-        if (size > BLOB_SIZE_MAX)
+    const what = `the sub-FDT of ${name} ${node.name}`;
+    try {
+      const links = readSubFdtLinks(node) ?? [];
+      for (const { address, size } of links) {
+        if (size > BLOB_SIZE_MAX) {
           throw new KhoError('KHO_E2BIG', `${what} has ${size} bytes, too many to be read`, { address, size });
-        return readUntrusted(context.memory, address, size, what);
-      }),
-    );
+        }
+        noteClaims(context, (claims) => claims.blob(`sub-FDTs of '${name}'`, what, address, size), 'sub-FDTs');
+      }
+      if (links.length > 0) {
+        followSubFdts(node.name, links, ({ address, size }) => readUntrusted(context.memory, address, size, what));
+      }
+    } catch (thrown) {
+      const { code, message, details } = KhoError.from(thrown);
+      const text = message.includes(what) ? message : `${what}: ${message}`;
+      context.findings.error(new KhoError(code, text, details));
+    }
   }
 }
 

@@ -4,11 +4,14 @@ import { Gate } from './gate.js';
 import type { CrewOrder } from './stand-by.js';
 import type { CallbackTask, StandByTask, TaskAnswer } from './task.js';
 
+/** What a thread that stands by says: whether it knows the run, then answers. */
+type CrewMessage = TaskAnswer | 'ready' | 'stranger';
+
 interface Member {
   readonly port: MessagePort;
   /** Why its thread is gone. */
   lost?: unknown;
-  resolve: (answer: TaskAnswer | 'ready') => void;
+  resolve: (answer: CrewMessage) => void;
   reject: (error: unknown) => void;
 }
 
@@ -29,11 +32,15 @@ export class Crew {
     this.#left = left;
   }
 
-  /** Has `submit` bring a task to each thread of a pool, and waits until all stand by. Rejects if one of them cannot. */
+  /**
+   * Has `submit` bring a task to each thread of a pool, and waits until all stand by. Rejects if one of them cannot;
+   * undefined if one does not know the run, because it has replaced another one: attach it first.
+   */
   static async gather(
+    runId: string,
     threads: number,
     submit: (task: StandByTask, transfer: readonly MessagePort[]) => Promise<unknown>,
-  ): Promise<Crew> {
+  ): Promise<Crew | undefined> {
     const gate = Gate.create(threads);
     const barrier = { arrived: new SharedArrayBuffer(4), threads };
     const ready: Promise<unknown>[] = [];
@@ -42,8 +49,8 @@ export class Crew {
       const { port1, port2 } = new MessageChannel();
       const member: Member = { port: port1, resolve: () => {}, reject: () => {} };
       ready.push(answerOf(member));
-      port1.on('message', (answer: TaskAnswer | 'ready') => member.resolve(answer));
-      const end = submit({ kind: 'stand-by', gate: gate.buffer, slot, port: port2, barrier }, [port2]);
+      port1.on('message', (answer: CrewMessage) => member.resolve(answer));
+      const end = submit({ kind: 'stand-by', runId, gate: gate.buffer, slot, port: port2, barrier }, [port2]);
       ends.push(
         end
           .catch((error: unknown) => {
@@ -61,8 +68,10 @@ export class Crew {
     });
     const crew = new Crew(gate, members, Promise.all(ends));
     try {
-      await Promise.all(ready);
-      return crew;
+      const messages = await Promise.all(ready);
+      if (!messages.includes('stranger')) return crew;
+      await crew.dismiss();
+      return undefined;
     } catch (error) {
       await crew.dismiss();
       throw error;
@@ -98,13 +107,13 @@ export class Crew {
 }
 
 /** Threads that stand by are attached to the run; one that is not has replaced one that died before. */
-function attachedAnswer(answer: TaskAnswer | 'ready'): TaskAnswer {
-  if (answer !== 'ready' && answer.attached) return answer;
+function attachedAnswer(answer: CrewMessage): TaskAnswer {
+  if (typeof answer === 'object' && answer.attached) return answer;
   throw new KhoError('KHO_EWORKER', 'a thread that stands by does not know the run');
 }
 
 /** The next message of a member, or the end of its thread. */
-function answerOf(member: Member): Promise<TaskAnswer | 'ready'> {
+function answerOf(member: Member): Promise<CrewMessage> {
   return new Promise((resolve, reject) => {
     member.resolve = resolve;
     member.reject = reject;

@@ -25,9 +25,11 @@ export interface TaskRunner extends AsyncDisposable {
    */
   runAll(tasks: readonly CallbackTask[]): Promise<TaskAnswer>[];
   /** Keeps all threads at hand for {@link runAll}; nothing else runs on them until {@link dismiss}. */
-  standBy(): Promise<void>;
+  standBy(runId: string): Promise<void>;
   /** Ends {@link standBy}, when the callbacks that are running have ended. Never rejects. */
-  dismiss(): Promise<void>;
+  dismiss(runId: string): Promise<void>;
+  /** The run is over: its threads may forget it. They do when they are attached to another one. Never rejects. */
+  detach(runId: string): Promise<void>;
   /** Ends the threads at once, whatever they are doing, and starts new ones; running tasks reject with KHO_EWORKER. */
   restart(): Promise<void>;
 }
@@ -54,7 +56,7 @@ export class DriverHost implements TaskRunner {
   async attach(description: RunDescription): Promise<void> {
     this.#description = description;
     this.#prepared = new Map();
-    const { failures } = await this.#call({ kind: 'attach', description });
+    const { failures } = await this.#call({ kind: 'attach', description, alive: [description.id] });
     if (failures[0] !== undefined) throw KhoError.from(failures[0].error);
   }
 
@@ -79,6 +81,11 @@ export class DriverHost implements TaskRunner {
   async standBy(): Promise<void> {}
 
   async dismiss(): Promise<void> {}
+
+  async detach(): Promise<void> {
+    this.#description = undefined;
+    this.#prepared = new Map();
+  }
 
   /** The live states are gone with the old thread. */
   async restart(): Promise<void> {

@@ -161,6 +161,7 @@ export class RunState {
     const driver = this.#driver(instance);
     const state = this.#state(item, instance);
     const contents = driver.digests?.(state);
+    assertCloneable(contents, 'digests');
     return { state: stateDigest(driver.snapshot(state)), ...(contents && { contents }) };
   }
 
@@ -173,10 +174,10 @@ export class RunState {
       const context = this.#context(scope, item, instance, 0);
       const result = await callback.call(this.#driver(instance), context);
       if (phase === 'prepare') {
-        assertCloneable(result);
+        assertCloneable(result, 'prepare');
         if (this.#driver(instance).blob === 'raw') assertRawPrepared(result);
       }
-      return result;
+      return phase === 'prepare' ? result : undefined; // nobody asked for the others', which might not even be cloneable
     } finally {
       scope.close();
     }
@@ -338,14 +339,12 @@ function assertRawPrepared(result: unknown): asserts result is RawPrepared {
 }
 
 /** KHO_EINVAL unless it can go to another thread; found here, where it is known whose it is. */
-function assertCloneable(result: unknown): void {
+function assertCloneable(result: unknown, call: 'prepare' | 'digests'): void {
   try {
     structuredClone(result);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new KhoError('KHO_EINVAL', `what prepare returned cannot go to another thread: ${reason}`, {
-      call: 'prepare',
-    });
+    throw new KhoError('KHO_EINVAL', `what ${call} returned cannot go to another thread: ${reason}`, { call });
   }
 }
 

@@ -5,8 +5,6 @@ import { RunState } from './run-state.js';
 import { standBy } from './stand-by.js';
 import type { AttachTask, Task, TaskAnswer } from './task.js';
 
-/** How many runs a thread remembers: several hosts may share a pool. */
-const REMEMBERED_RUNS = 4;
 /** How long threads wait for each other in an attach task. */
 const BARRIER_TIMEOUT_MS = 30_000;
 
@@ -18,7 +16,8 @@ export async function runTask(task: Task): Promise<TaskAnswer> {
   if (task.kind === 'attach') return attach(task);
   if (task.kind === 'stand-by') {
     arrive(task.barrier);
-    await standBy(task, async (order) => runs.get(order.runId)?.run(order) ?? emptyAnswer(false));
+    const run = runs.get(task.runId);
+    await standBy(task, run !== undefined, async (order) => run?.run(order) ?? emptyAnswer(false));
     return emptyAnswer(true);
   }
   const run = runs.get(task.runId);
@@ -35,14 +34,11 @@ function emptyAnswer(attached: boolean): TaskAnswer {
   return { threadId, attached, spans: new Float64Array(0), values: [], failures: [] };
 }
 
-async function attach({ description, barrier }: AttachTask): Promise<TaskAnswer> {
+async function attach({ description, alive, barrier }: AttachTask): Promise<TaskAnswer> {
   const answer = emptyAnswer(true);
   try {
     if (!runs.has(description.id)) runs.set(description.id, await RunState.attach(description));
-    for (const oldest of runs.keys()) {
-      if (runs.size <= REMEMBERED_RUNS) break;
-      runs.delete(oldest);
-    }
+    for (const id of runs.keys()) if (!alive.includes(id)) runs.delete(id);
     return answer;
   } catch (thrown) {
     return { ...answer, failures: [{ position: 0, error: KhoError.from(thrown).toJSON() }] };

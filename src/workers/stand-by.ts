@@ -7,23 +7,24 @@ export type CrewOrder = CallbackTask | 'leave';
 
 /**
  * Keeps a thread of the pool at hand for the blackout: it takes tasks from its own port, one a round, until it is told to
- * leave. Nothing else of the thread's goes on meanwhile but what a task waits for.
+ * leave. Nothing else of the thread's goes on meanwhile but what a task waits for. `knows`: whether the thread is attached
+ * to the run.
  */
 export async function standBy(
   { gate: buffer, slot, port }: StandByTask,
+  knows: boolean,
   run: (task: CallbackTask) => Promise<TaskAnswer>,
 ): Promise<void> {
   const gate = Gate.attach(buffer);
-  port.postMessage('ready');
+  port.postMessage(knows ? 'ready' : 'stranger');
   let spin = true;
   try {
     for (let round = 0; ; ) {
-      round = gate.pass(slot, round, spin);
-      // More than one if the rounds came faster than this thread woke up.
-      for (;;) {
-        const order = receiveMessageOnPort(port)?.message as CrewOrder | undefined;
-        if (order === undefined) break;
-        gate.wakeNext(slot);
+      const open = gate.pass(slot, round, spin);
+      gate.wakeNext(slot);
+      // One message for each round, and not before the round is open: whoever takes one early does not know whom to wake.
+      for (; round !== open; round++) {
+        const order = receiveMessageOnPort(port)?.message as CrewOrder;
         if (order === 'leave') return;
         port.postMessage(await run(order));
         spin = order.staysAwake;

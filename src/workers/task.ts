@@ -38,6 +38,8 @@ export interface DescribedRegistration {
 export interface AttachTask {
   readonly kind: 'attach';
   readonly description: RunDescription;
+  /** Ids of the runs that are not over, this one too; the thread forgets all others and what they hold. */
+  readonly alive: readonly string[];
   /** Threads that must have arrived before any returns: so each thread of a pool gets exactly one of these tasks. */
   readonly barrier?: { readonly arrived: SharedArrayBuffer; readonly threads: number };
 }
@@ -69,6 +71,7 @@ export interface CallbackTask {
 /** Keeps a thread at hand for the tasks that its port brings, a round of the gate for each. */
 export interface StandByTask {
   readonly kind: 'stand-by';
+  readonly runId: string;
   readonly gate: SharedArrayBuffer;
   readonly slot: number;
   readonly port: MessagePort;

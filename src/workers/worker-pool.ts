@@ -17,6 +17,10 @@ export interface WorkerPoolOptions {
 interface AttachedRun {
   readonly description: RunDescription;
   prepared: ReadonlyMap<number, unknown>;
+  /** The threads, while they stand by for this run; only one run has them. */
+  crew?: Crew | undefined;
+  /** Settles when they have come. */
+  gathering?: Promise<void> | undefined;
 }
 
 /**
@@ -26,7 +30,6 @@ interface AttachedRun {
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
   #piscina: Piscina;
-  #crew: Crew | undefined;
   readonly #attached = new Map<string, AttachedRun>();
 
   constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
@@ -39,8 +42,8 @@ export class WorkerPool implements TaskRunner {
 
   /** The first error of any thread is thrown, after all have answered. */
   async attach(description: RunDescription): Promise<void> {
-    await this.#attachAll(description);
     this.#attached.set(description.id, { description, prepared: new Map() });
+    await this.#attachAll(description);
   }
 
   async setPrepared(runId: string, prepared: ReadonlyMap<number, unknown>): Promise<void> {
@@ -54,8 +57,7 @@ export class WorkerPool implements TaskRunner {
     if (answer.attached || !('runId' in task)) return answer;
     // The thread is new (it replaced one that died) or has forgotten the run. The next task may meet another such
     // thread, so the loop is bounded by the number of threads.
-    const run = this.#attached.get(task.runId);
-    if (run === undefined) throw new KhoError('KHO_EINVAL', `the pool is not attached to run ${task.runId}`);
+    const run = this.#attachedRun(task.runId);
     for (let attempt = 0; attempt <= this.threads; attempt++) {
       await this.#attachAll(run.description);
       await this.setPrepared(task.runId, run.prepared);
@@ -66,27 +68,56 @@ export class WorkerPool implements TaskRunner {
   }
 
   runAll(tasks: readonly CallbackTask[]): Promise<TaskAnswer>[] {
-    return this.#crew?.run(tasks) ?? tasks.map((task) => this.run(task));
+    const crew = tasks[0] === undefined ? undefined : this.#attached.get(tasks[0].runId)?.crew;
+    return crew?.run(tasks) ?? tasks.map((task) => this.run(task));
   }
 
-  async standBy(): Promise<void> {
-    this.#crew ??= await Crew.gather(this.threads, (task, transfer) => this.#run(task, transfer));
+  async standBy(runId: string): Promise<void> {
+    const run = this.#attachedRun(runId);
+    run.gathering ??= this.#gather(run);
+    await run.gathering;
   }
 
-  async dismiss(): Promise<void> {
-    const crew = this.#crew;
-    this.#crew = undefined;
+  async dismiss(runId: string): Promise<void> {
+    const run = this.#attached.get(runId);
+    // Whoever was waiting for the threads waits no more, but they come nevertheless.
+    await run?.gathering?.catch(() => {});
+    const crew = run?.crew;
+    if (run === undefined) return;
+    run.gathering = undefined;
+    run.crew = undefined;
     await crew?.dismiss();
   }
 
-  /** Forgets a run that is over. */
-  detach(runId: string): void {
+  async detach(runId: string): Promise<void> {
+    await this.dismiss(runId);
     this.#attached.delete(runId);
+  }
+
+  /** A thread may have been replaced since it was attached, and the next one too: bounded by the number of threads. */
+  async #gather(run: AttachedRun): Promise<void> {
+    const { id } = run.description;
+    for (let attempt = 0; attempt <= this.threads; attempt++) {
+      run.crew = await Crew.gather(id, this.threads, (task, transfer) => this.#run(task, transfer));
+      if (run.crew !== undefined) return;
+      await this.#attachAll(run.description);
+      await this.setPrepared(id, run.prepared);
+    }
+    throw new KhoError('KHO_EWORKER', `no thread of the pool stays attached to run ${id}`);
+  }
+
+  #attachedRun(runId: string): AttachedRun {
+    const run = this.#attached.get(runId);
+    if (run === undefined) throw new KhoError('KHO_EINVAL', `the pool is not attached to run ${runId}`);
+    return run;
   }
 
   async restart(): Promise<void> {
     const old = this.#piscina;
-    this.#crew = undefined;
+    for (const run of this.#attached.values()) {
+      run.crew = undefined;
+      run.gathering = undefined;
+    }
     this.#piscina = startPiscina(this.threads);
     await old.destroy();
   }
@@ -96,7 +127,8 @@ export class WorkerPool implements TaskRunner {
   }
 
   async #attachAll(description: RunDescription): Promise<void> {
-    const answers = await this.#onEveryThread((barrier) => ({ kind: 'attach', description, barrier }));
+    const alive = [...this.#attached.keys()];
+    const answers = await this.#onEveryThread((barrier) => ({ kind: 'attach', description, alive, barrier }));
     for (const { failures } of answers) if (failures[0] !== undefined) throw KhoError.from(failures[0].error);
   }
 
@@ -123,5 +155,7 @@ function startPiscina(threads: number): Piscina {
     maxThreads: threads,
     idleTimeout: Number.POSITIVE_INFINITY,
     concurrentTasksPerWorker: 1,
+    // Tasks that wait for all threads must not mix with those of another run: both would wait for ever.
+    stricterFIFO: true,
   });
 }

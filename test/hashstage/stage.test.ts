@@ -157,3 +157,20 @@ test('the layout is as it is drawn: contended words on cache lines of their own,
     totalWords: 3 * ARENA_WORDS,
   });
 });
+
+test('a node that is opened again leaves nothing behind where the next node is made', () => {
+  const render = (reopen: boolean): Buffer => {
+    const stage = Stage.create({ shardCount: 1, maxBytes: 4096, threads: 1, maxNames: 64 });
+    const writer = new ShardWriter(stage, 0, 4096);
+    const long = 'a-name-of-many-characters-all-of-them-in-use-0123456789';
+    const root = writer.open(driverRoot(0), 'dev0');
+    const first = writer.open(root, long);
+    writer.u32(first, stage.nameId('x'), 1);
+    if (reopen) expect(writer.open(root, long)).toBe(first); // its record is taken back
+    writer.open(root, 'b'); // has its fragment where that one's name was
+    writer.open(root, 'c');
+    const target = new Uint8Array(4096);
+    return Buffer.from(target.subarray(0, new Finalizer(stage).render([0], 'dev-v1', target).size));
+  };
+  expect(render(true).equals(render(false))).toBe(true);
+});
