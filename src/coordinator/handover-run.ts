@@ -176,7 +176,6 @@ export class HandoverRun {
         phase: 'freeze',
         recordAs: 'freeze',
         order: 'forward',
-        staysAwake: true,
         onItem: () => {},
         onProgress: this.#reporter('freeze'),
       }),

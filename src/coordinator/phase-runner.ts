@@ -34,8 +34,6 @@ export interface PhaseOptions {
   readonly collectFailures?: boolean;
   /** False where an interrupt must not stop it. */
   readonly interruptible?: boolean;
-  /** True if another phase is near: threads that stand by do not sleep. */
-  readonly staysAwake?: boolean;
   readonly onItem: (item: number, value: unknown) => void;
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -154,8 +152,8 @@ export class PhaseRunner {
   }
 
   #task({ items, list }: Group, slot: number, options: PhaseOptions): CallbackTask {
-    const { phase, collectFailures = false, staysAwake = false } = options;
-    return { kind: 'callback', runId: this.#runId, phase, items, list: list.handle, slot, collectFailures, staysAwake };
+    const { phase, collectFailures = false } = options;
+    return { kind: 'callback', runId: this.#runId, phase, items, list: list.handle, slot, collectFailures };
   }
 
   /** One thread's part of a group. A thread that dies is a failure of the driver that ran on it. */

@@ -17,17 +17,14 @@ export async function standBy(
 ): Promise<void> {
   const gate = Gate.attach(buffer);
   port.postMessage(knows ? 'ready' : 'stranger');
-  let spin = true;
   try {
     for (let round = 0; ; ) {
-      const open = gate.pass(slot, round, spin);
-      gate.wakeNext(slot);
+      const open = gate.pass(slot, round);
       // One message for each round, and not before the round is open: whoever takes one early does not know whom to wake.
       for (; round !== open; round++) {
         const order = receiveMessageOnPort(port)?.message as CrewOrder;
         if (order === 'leave') return;
         port.postMessage(await run(order));
-        spin = order.staysAwake;
       }
     }
   } finally {

@@ -64,8 +64,6 @@ export interface CallbackTask {
   readonly slot: number;
   /** True to go on after a failure; else it closes the list for all. */
   readonly collectFailures: boolean;
-  /** Whether another task is near, so that a thread that stands by does not sleep. */
-  readonly staysAwake: boolean;
 }
 
 /** Keeps a thread at hand for the tasks that its port brings, a round of the gate for each. */
