@@ -26,6 +26,13 @@ const PROPERTIES_PER_ROUND = 20_000;
 /** The compiler needs about as many calls. */
 const WARM_PROPERTIES = 200_000;
 
+/** The plan of the patch series v5: a hash table that becomes one FDT. */
+const ONE_FDT_WORK = [0, 600];
+const ONE_FDT_PLANS: readonly ModePlan[] = [
+  { mode: 'sequential', workers: WORKERS, profile: 'series-v5' },
+  { mode: 'hash', workers: WORKERS, profile: 'series-v5' },
+];
+
 const titleOf = (instances: number, properties: number, work: number): string =>
   `${instances} instances, ${properties} properties, ${work} ns of work for each`;
 
@@ -36,6 +43,10 @@ export const modesSuite: Suite = {
     for (const [instances, properties] of quick ? SHAPES.slice(0, 1) : SHAPES) {
       for (const work of quick ? WORK.slice(0, 2) : WORK)
         yield cell({ instances, properties, work }, plans, rounds(15));
+    }
+    for (const work of quick ? [] : ONE_FDT_WORK) {
+      const [instances, properties] = GOAL_SHAPE;
+      yield oneFdt(cell({ instances, properties, work }, ONE_FDT_PLANS, rounds(15)));
     }
   },
 
@@ -55,10 +66,14 @@ export const modesSuite: Suite = {
       overSequential(150, 1.25, 1.4),
       overSequential(600, 1.5, 1.7),
       overSequential(2500, 1.6, 1.9),
-      autoGoal(comparisons),
+      autoGoal(comparisons.filter(({ variants }) => variants.some(({ name }) => name === 'auto'))),
     ];
   },
 };
+
+function oneFdt(comparison: Comparison): Comparison {
+  return { ...comparison, title: `one FDT (series-v5): ${comparison.title}` };
+}
 
 /** One point of the grid. */
 interface Point {

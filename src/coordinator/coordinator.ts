@@ -13,6 +13,9 @@ import { buildRegistry, type Registry } from './registry.js';
 import { Reservations } from './reservations.js';
 import { phaseDuration, TimelineRecorder } from './timeline.js';
 
+/** How many handovers mode `auto` remembers. */
+const RECENT_HANDOVERS = 5;
+
 /** A plan without its drivers and host; mode `auto` needs a calibration for as many workers. */
 export type CoordinatorOptions = Pick<
   RunPlan,
@@ -39,8 +42,9 @@ export class Coordinator implements AsyncDisposable {
   readonly #options: CoordinatorOptions;
   readonly #registrations: DriverRegistration[] = [];
   readonly #lanes: Lanes;
-  /** What the last handover had to do, and how long it took; mode `auto` learns from it. */
+  /** What the last handovers had to do, and work in microseconds; mode `auto` learns from them. */
   #last: { readonly load: HandoverLoad } | undefined;
+  #recentWork: readonly number[] = [];
   readonly #profile: Profile;
   #busy = false;
   #fdtMax: number;
@@ -93,6 +97,7 @@ export class Coordinator implements AsyncDisposable {
     }
     this.#registrations.push(registration);
     this.#last = undefined;
+    this.#recentWork = [];
     return this;
   }
 
@@ -184,7 +189,9 @@ export class Coordinator implements AsyncDisposable {
     if (this.#options.mode !== 'auto' || calibration === undefined) return;
     const load = { ...declaredLoad(registry.shards), bytes };
     const time = (phaseDuration(timeline, 'serialize') + phaseDuration(timeline, 'finalize')) * 1000;
-    this.#last = { load: { ...load, work: workIn(calibration.modes[mode], load, time), source: 'measured' } };
+    // What disturbs a handover makes it longer, never shorter: the least work of the last ones is nearest to the truth.
+    this.#recentWork = [...this.#recentWork.slice(-RECENT_HANDOVERS + 1), workIn(calibration.modes[mode], load, time)];
+    this.#last = { load: { ...load, work: Math.min(...this.#recentWork), source: 'measured' } };
   }
 
   /** Asks the drivers what they are and need. */

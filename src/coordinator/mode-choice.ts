@@ -33,7 +33,7 @@ export interface HandoverLoad {
   readonly largestShare: number;
   /** What the callbacks do beside writing, in microseconds on one thread. */
   readonly work: number;
-  /** `declared`: the bounds of the shards, no work; `measured`: in the coordinator's last handover of these drivers. */
+  /** `declared`: the bounds of the shards, no work; `measured`: in the coordinator's last handovers of these drivers, the one with the least work. */
   readonly source: 'declared' | 'measured';
 }
 
@@ -84,7 +84,7 @@ export function explainChoice({ mode, load, predictions }: ModeChoice): string {
   const basis =
     load.source === 'declared'
       ? `${size} at most by declaration, work unknown`
-      : `${size} and ${milliseconds(load.work)} of work, as in the handover before`;
+      : `${size} and ${milliseconds(load.work)} of work, as in the handovers before`;
   const times = predictions.map((one) => `${one.mode} ${milliseconds(one.time)}`).join(', ');
   return `auto chose ${mode}: ${basis}; predicted ${times}`;
 }

@@ -13,6 +13,8 @@
  *         |   one thread: FIRST LAST USED_BYTES NAMES UNUSED_NAMES        |
  *         |   NAME_BYTES NODES SCATTERED                                  |
  *         +---------------------------------------------------------------+
+ *         | reserve slots: 2^n more node slots, for tiny nodes  (CAS)     |
+ *         +---------------------------------------------------------------+
  *         | names by id: refs of name records, 0 = none  (Atomics.store)  |
  *         +---------------------------------------------------------------+
  *         | name slots: 2^n refs of name records, 0 = free  (CAS)         |
@@ -56,6 +58,7 @@ export const HEADER_SHARD_COUNT = 1;
 export const HEADER_NAME_SLOTS = 2;
 export const HEADER_NODE_SLOTS = 3;
 export const HEADER_TOTAL_WORDS = 4;
+export const HEADER_RESERVE_SLOTS = 5;
 export const HEADER_ARENA_NEXT = CACHE_LINE_WORDS;
 export const HEADER_NAME_COUNT = HEADER_ARENA_NEXT + CACHE_LINE_WORDS;
 export const HEADER_WORDS = HEADER_NAME_COUNT + CACHE_LINE_WORDS;
@@ -125,7 +128,10 @@ export interface StageGeometry {
   readonly shardCount: number;
   readonly nameSlots: number;
   readonly nodeSlots: number;
+  /** For nodes that find their node slots taken. */
+  readonly reserveSlots: number;
   readonly shardsAt: number;
+  readonly reserveSlotsAt: number;
   readonly namesAt: number;
   readonly nameSlotsAt: number;
   readonly nodeSlotsAt: number;
@@ -138,16 +144,30 @@ export function stageGeometry(counts: {
   shardCount: number;
   nameSlots: number;
   nodeSlots: number;
+  reserveSlots: number;
   arenaBytes: number;
 }): StageGeometry {
-  const { shardCount, nameSlots, nodeSlots } = counts;
+  const { shardCount, nameSlots, nodeSlots, reserveSlots } = counts;
   const shardsAt = HEADER_WORDS;
-  const namesAt = shardsAt + shardCount * SHARD_WORDS;
+  const reserveSlotsAt = shardsAt + shardCount * SHARD_WORDS;
+  const namesAt = reserveSlotsAt + reserveSlots;
   const nameSlotsAt = namesAt + nameSlots;
   const nodeSlotsAt = nameSlotsAt + nameSlots;
   const arenasAt = Math.ceil((nodeSlotsAt + nodeSlots) / ARENA_WORDS) * ARENA_WORDS;
   const totalWords = arenasAt + Math.ceil(counts.arenaBytes / ARENA_BYTES) * ARENA_WORDS;
-  return { shardCount, nameSlots, nodeSlots, shardsAt, namesAt, nameSlotsAt, nodeSlotsAt, arenasAt, totalWords };
+  return {
+    shardCount,
+    nameSlots,
+    nodeSlots,
+    reserveSlots,
+    shardsAt,
+    reserveSlotsAt,
+    namesAt,
+    nameSlotsAt,
+    nodeSlotsAt,
+    arenasAt,
+    totalWords,
+  };
 }
 
 /** A node of the stage: the ref of its record, or a driver's root (see {@link driverRoot}). */

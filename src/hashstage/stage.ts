@@ -12,6 +12,7 @@ import {
   HEADER_NAME_COUNT,
   HEADER_NAME_SLOTS,
   HEADER_NODE_SLOTS,
+  HEADER_RESERVE_SLOTS,
   HEADER_SHARD_COUNT,
   HEADER_TOTAL_WORDS,
   LARGE_REQUEST_WORDS,
@@ -54,12 +55,16 @@ export interface StageOptions {
 
 /** The smallest FDT node: tag, one word of name, end tag. So `maxBytes / 12` bounds the number of nodes. */
 const SMALLEST_NODE_BYTES = 12;
+/** Few trees have smaller nodes on average: there are slots for so many. Those that do go on in the reserve. */
+const USUAL_NODE_BYTES = 48;
 /** The smallest property, and one character of name with its NUL. */
 const SMALLEST_NAME_BYTES = 14;
 const MIN_NAMES = 512;
 const MAX_NAMES = 65_536;
 /** So many slots are tried beside a node's neighbours: half a cache line. */
 const NEAR_PROBES = 8;
+/** And so many beside where its whole hash puts it, before the reserve, which nobody touches as long as it is not needed. */
+const FAR_PROBES = 64;
 /** A node of 12 wire bytes takes at most this many in the stage: record, fragment header. */
 const STAGE_BYTES_PER_WIRE_BYTE = 4;
 
@@ -90,6 +95,7 @@ export class Stage {
       shardCount: this.words[HEADER_SHARD_COUNT] as number,
       nameSlots: this.words[HEADER_NAME_SLOTS] as number,
       nodeSlots: this.words[HEADER_NODE_SLOTS] as number,
+      reserveSlots: this.words[HEADER_RESERVE_SLOTS] as number,
       arenaBytes: 0, // the header has the total instead
     });
     this.geometry = { ...parts, totalWords: this.words[HEADER_TOTAL_WORDS] as number };
@@ -97,12 +103,16 @@ export class Stage {
 
   /** Reserves a stage. KHO_ENOMEM if the declared bounds need more than 4 GiB. */
   static create(options: StageOptions): Stage {
-    const nodeSlots = powerOfTwo(Math.max(1024, Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
+    const nodeSlots = powerOfTwo(Math.max(1024, Math.ceil(options.maxBytes / USUAL_NODE_BYTES)));
+    const reserveSlots = powerOfTwo(Math.max(64, Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
     const mostNames = Math.max(MIN_NAMES, Math.ceil(options.maxBytes / SMALLEST_NAME_BYTES));
     const nameSlots = powerOfTwo(2 * (options.maxNames ?? Math.min(MAX_NAMES, mostNames)));
     const arenaBytes =
       STAGE_BYTES_PER_WIRE_BYTE * options.maxBytes + (options.threads + 2) * 2 * ARENA_BYTES + nameSlots * 64;
-    const geometry = stageGeometry({ shardCount: options.shardCount, nameSlots, nodeSlots, arenaBytes });
+    const geometry = stageGeometry({
+      shardCount: options.shardCount,
+      ...{ nameSlots, nodeSlots, reserveSlots, arenaBytes },
+    });
     if (geometry.totalWords * 4 > MAX_STAGE_BYTES) {
       throw new KhoError(
         'KHO_ENOMEM',
@@ -115,6 +125,7 @@ export class Stage {
     words[HEADER_SHARD_COUNT] = options.shardCount;
     words[HEADER_NAME_SLOTS] = nameSlots;
     words[HEADER_NODE_SLOTS] = nodeSlots;
+    words[HEADER_RESERVE_SLOTS] = reserveSlots;
     words[HEADER_TOTAL_WORDS] = geometry.totalWords;
     words[HEADER_ARENA_NEXT] = geometry.arenasAt;
     words[HEADER_NAME_COUNT] = 0;
@@ -273,11 +284,16 @@ export class Stage {
     packText(words, name, record + NODE_TEXT, textWords);
     const prefixHash = hashText(words, record + NODE_TEXT, length > 2 ? length - 2 : 0, length);
     let place = nearPlace(parent, name, prefixHash);
-    const { nodeSlotsAt, nodeSlots } = this.geometry;
-    const mask = nodeSlots - 1;
-    for (let probe = 0; probe < nodeSlots + NEAR_PROBES; probe++) {
+    const { nodeSlotsAt, nodeSlots, reserveSlotsAt, reserveSlots } = this.geometry;
+    let at = nodeSlotsAt;
+    let mask = nodeSlots - 1;
+    for (let probe = 0; probe < NEAR_PROBES + FAR_PROBES + reserveSlots; probe++) {
       if (probe === NEAR_PROBES) place = farPlace(parent, name, prefixHash);
-      const slot = nodeSlotsAt + ((place + probe) & mask);
+      else if (probe === NEAR_PROBES + FAR_PROBES) {
+        at = reserveSlotsAt;
+        mask = reserveSlots - 1;
+      }
+      const slot = at + ((place + probe) & mask);
       let found = Atomics.load(words, slot);
       if (found === 0 && !insert) {
         this.#cursor = record;

@@ -88,7 +88,7 @@ test('the choice is explained in one sentence with all predictions', () => {
     /^auto chose sequential: 1 shards with 2 KiB at most by declaration, work unknown; predicted sequential 0.31 ms, hash .* ms, subfdt .* ms$/,
   );
   expect(explainChoice(chooseMode(calibration, load({ work: 20_000 }), MODES))).toMatch(
-    /^auto chose hash: 10 shards with 1 KiB and 20.0 ms of work, as in the handover before; predicted hash/,
+    /^auto chose hash: 10 shards with 1 KiB and 20.0 ms of work, as in the handovers before; predicted hash/,
   );
 });
 

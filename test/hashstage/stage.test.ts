@@ -144,15 +144,19 @@ test('the layout is as it is drawn: contended words on cache lines of their own,
   expect([HEADER_ARENA_NEXT, HEADER_NAME_COUNT, HEADER_WORDS]).toEqual([16, 32, 48]);
   expect(SHARD_WORDS * 4).toBe(64);
   expect(ARENA_WORDS * 4).toBe(65536);
-  const geometry = layout.stageGeometry({ shardCount: 3, nameSlots: 1024, nodeSlots: 2048, arenaBytes: 100_000 });
+  const geometry = layout.stageGeometry({
+    ...{ shardCount: 3, nameSlots: 1024, nodeSlots: 2048, reserveSlots: 512, arenaBytes: 100_000 },
+  });
   expect(geometry).toEqual({
     shardCount: 3,
     nameSlots: 1024,
     nodeSlots: 2048,
+    reserveSlots: 512,
     shardsAt: 48,
-    namesAt: 48 + 3 * 16,
-    nameSlotsAt: 48 + 3 * 16 + 1024,
-    nodeSlotsAt: 48 + 3 * 16 + 2 * 1024,
+    reserveSlotsAt: 48 + 3 * 16,
+    namesAt: 48 + 3 * 16 + 512,
+    nameSlotsAt: 48 + 3 * 16 + 512 + 1024,
+    nodeSlotsAt: 48 + 3 * 16 + 512 + 2 * 1024,
     arenasAt: ARENA_WORDS,
     totalWords: 3 * ARENA_WORDS,
   });
@@ -173,4 +177,32 @@ test('a node that is opened again leaves nothing behind where the next node is m
     return Buffer.from(target.subarray(0, new Finalizer(stage).render([0], 'dev-v1', target).size));
   };
   expect(render(true).equals(render(false))).toBe(true);
+});
+
+test('a tree of the smallest nodes that there are fits as far as its bytes do, and every node is found again', () => {
+  const maxBytes = 600_000;
+  const stage = Stage.create({ shardCount: 1, maxBytes, threads: 1, maxNames: 64 });
+  const { nodeSlots, reserveSlots } = stage.geometry;
+  const writer = new ShardWriter(stage, 0, maxBytes);
+  const root = writer.open(driverRoot(0), 'r');
+  const letters = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789';
+  const names = [...letters].flatMap((a) => [...letters].map((b) => a + b));
+  const refs = new Map<string, number>();
+  let nodes = 1;
+  for (const outer of names) {
+    if (nodes + 60 > maxBytes / 12 - 10) break;
+    const parent = writer.open(root, outer);
+    nodes++;
+    for (const inner of names.slice(0, 59)) {
+      refs.set(`${outer}/${inner}`, writer.open(parent, inner));
+      nodes++;
+    }
+  }
+  expect(nodes).toBeGreaterThan(1.4 * nodeSlots); // so that the reserve is needed
+  expect(nodes).toBeLessThan(reserveSlots);
+  for (const [path, ref] of refs) {
+    const [outer = '', inner = ''] = path.split('/');
+    expect(writer.open(writer.open(root, outer), inner)).toBe(ref);
+  }
+  expect(new Set(refs.values()).size).toBe(refs.size);
 });
