@@ -1,4 +1,3 @@
-import type { PropertyName } from 'khorus/driver';
 import {
   FDT_BEGIN_NODE_WIRE,
   FDT_END_NODE_WIRE,
@@ -11,7 +10,6 @@ import {
   FDT_VERSION,
   swap32,
 } from 'khorus/fdt';
-import { highHalf, type LoadContext, type LoadNode } from '../load.js';
 
 const STRUCT_AT = FDT_HEADER_SIZE + FDT_RESERVATION_SIZE;
 const LENGTH_8_WIRE = swap32(8);
@@ -97,46 +95,5 @@ export class DirectWriter {
     for (const [index, value] of header.entries()) words[index] = swap32(value);
     words.fill(0, FDT_HEADER_SIZE / 4, STRUCT_AT / 4);
     return to;
-  }
-}
-
-/** The context that a callback gets when it writes directly; one for each instance. */
-export class DirectContext implements LoadContext {
-  readonly #writer: DirectWriter;
-  #inNode = false;
-
-  constructor(writer: DirectWriter, instance: string) {
-    this.#writer = writer;
-    writer.beginNode(instance);
-  }
-
-  node(name: string): LoadNode {
-    if (this.#inNode) this.#writer.endNode();
-    this.#inNode = true;
-    this.#writer.beginNode(name);
-    return new DirectNode(this.#writer);
-  }
-
-  name(text: string): PropertyName {
-    return this.#writer.nameId(text) as PropertyName;
-  }
-
-  end(): void {
-    if (this.#inNode) this.#writer.endNode();
-    this.#writer.endNode();
-  }
-}
-
-class DirectNode implements LoadNode {
-  readonly #writer: DirectWriter;
-
-  constructor(writer: DirectWriter) {
-    this.#writer = writer;
-  }
-
-  u64(name: string | PropertyName, value: number): this {
-    const id = typeof name === 'number' ? name : this.#writer.nameId(name);
-    this.#writer.u64(id, highHalf(value), value);
-    return this;
   }
 }

@@ -1,6 +1,4 @@
-import type { PropertyName } from 'khorus/driver';
 import { FDT_BEGIN_NODE_WIRE, FDT_END_NODE_WIRE, FDT_PROP_WIRE, swap32 } from 'khorus/fdt';
-import { highHalf, type LoadContext, type LoadNode } from '../load.js';
 import type { DirectWriter } from './direct-writer.js';
 
 const LENGTH_8_WIRE = swap32(8);
@@ -74,46 +72,6 @@ export class StreamWriter {
 
   finish(): WireStream {
     return { buffer: this.#buffer, words: this.#at, names: this.#names, instances: this.#instances };
-  }
-}
-
-export class StreamContext implements LoadContext {
-  readonly #writer: StreamWriter;
-  #inNode = false;
-
-  constructor(writer: StreamWriter, instance: string) {
-    this.#writer = writer;
-    writer.beginInstance(instance);
-  }
-
-  node(name: string): LoadNode {
-    if (this.#inNode) this.#writer.endNode();
-    this.#inNode = true;
-    this.#writer.beginNode(name);
-    return new StreamNode(this.#writer);
-  }
-
-  name(text: string): PropertyName {
-    return this.#writer.nameId(text) as PropertyName;
-  }
-
-  end(): void {
-    if (this.#inNode) this.#writer.endNode();
-    this.#writer.endNode();
-  }
-}
-
-class StreamNode implements LoadNode {
-  readonly #writer: StreamWriter;
-
-  constructor(writer: StreamWriter) {
-    this.#writer = writer;
-  }
-
-  u64(name: string | PropertyName, value: number): this {
-    const id = typeof name === 'number' ? name : this.#writer.nameId(name);
-    this.#writer.u64(id, highHalf(value), value);
-    return this;
   }
 }
 

@@ -9,7 +9,8 @@ import { INSTANCES, NAMES, PROPERTIES_PER_NODE } from '../load.js';
 import { LockedTable } from '../peers/locked-table.js';
 import { type ObjectBatch, ObjectContext } from '../peers/object-tree.js';
 import { PropertyTable } from '../peers/property-table.js';
-import { StreamContext, StreamWriter } from '../peers/wire-stream.js';
+import { SequentialContext } from '../peers/sequential-context.js';
+import { StreamWriter } from '../peers/wire-stream.js';
 
 export type InsertWay =
   | { readonly into: 'shard-writer' | 'driver-strings' | 'driver-ids'; readonly handle: StageHandle }
@@ -41,9 +42,9 @@ serveTeam<InsertJob>((job) => {
     case 'driver-ids':
       return driverApi(Stage.attach(job.handle), instances, job.maxBytes, job.into === 'driver-ids');
     case 'property-table':
-      return propertyTable(new PropertyTable(job.table), instances);
+      return tableJob(new PropertyTable(job.table), instances);
     case 'locked-table':
-      return lockedTable(new LockedTable(job.table), instances);
+      return tableJob(new LockedTable(job.table), instances);
     case 'objects':
       return objects(instances);
     case 'transfer':
@@ -105,24 +106,8 @@ function writeByText(root: SinkNodeWriter): void {
   }
 }
 
-// The two tables have loops of their own, so that neither's calls become megamorphic.
-function propertyTable(table: PropertyTable, instances: readonly number[]): PreparedJob {
-  return {
-    run() {
-      for (const instance of instances) {
-        const root = table.node(0, `load${instance}`);
-        for (let index = 0; index < nodeNames.length; index++) {
-          const node = table.node(root, nodeNames[index] as string);
-          for (let property = 0; property < PROPERTIES_PER_NODE; property++) {
-            table.u64(node, (index + property) & NAME_MASK, 0, index);
-          }
-        }
-      }
-    },
-  };
-}
-
-function lockedTable(table: LockedTable, instances: readonly number[]): PreparedJob {
+// A variant has a process of its own, so that in each this calls one kind of table alone.
+function tableJob(table: PropertyTable | LockedTable, instances: readonly number[]): PreparedJob {
   return {
     run() {
       for (const instance of instances) {
@@ -162,7 +147,8 @@ function transfer(buffer: ArrayBuffer, instances: readonly number[]): PreparedJo
     run(send) {
       const writer = new StreamWriter(buffer);
       for (const instance of instances) {
-        const context = new StreamContext(writer, `load${instance}`);
+        writer.beginInstance(`load${instance}`);
+        const context = new SequentialContext(writer);
         for (let index = 0; index < nodeNames.length; index++) {
           const node = context.node(nodeNames[index] as string);
           for (let property = 0; property < PROPERTIES_PER_NODE; property++) {

@@ -2,7 +2,8 @@
 import { serveTeam } from '../harness/team-member.js';
 import { INSTANCES, type Load, writeLoad } from '../load.js';
 import { ObjectContext, PropertyObjectContext } from '../peers/object-tree.js';
-import { StreamContext, StreamWriter } from '../peers/wire-stream.js';
+import { SequentialContext } from '../peers/sequential-context.js';
+import { StreamWriter } from '../peers/wire-stream.js';
 
 export type SerializeJob = {
   readonly load: Load;
@@ -31,7 +32,8 @@ serveTeam<SerializeJob>((job) => {
     run(send) {
       const writer = new StreamWriter(job.buffer);
       for (let instance = first; instance < end; instance++) {
-        const context = new StreamContext(writer, `load${instance}`);
+        writer.beginInstance(`load${instance}`);
+        const context = new SequentialContext(writer);
         writeLoad(context, load, instance);
         context.end();
       }

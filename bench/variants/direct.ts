@@ -2,7 +2,8 @@
 import type { Measured } from '../harness/comparison.js';
 import { INSTANCE_NAMES, INSTANCES, type Load, writeLoad } from '../load.js';
 import { blobTarget } from '../load-size.js';
-import { DirectContext, DirectWriter } from '../peers/direct-writer.js';
+import { DirectWriter } from '../peers/direct-writer.js';
+import { SequentialContext } from '../peers/sequential-context.js';
 
 export default function direct({ load }: { readonly load: Load }): Measured {
   const target = blobTarget(load);
@@ -20,7 +21,8 @@ export function writeDirectly(target: Uint8Array, load: Load): number {
   const writer = new DirectWriter(target);
   writer.beginNode('');
   for (const [instance, name] of INSTANCE_NAMES.entries()) {
-    const context = new DirectContext(writer, name);
+    writer.beginNode(name);
+    const context = new SequentialContext(writer);
     writeLoad(context, load, instance);
     context.end();
   }

@@ -1,5 +1,6 @@
 import { KhoError } from '../errors.js';
-import { type FdtNode, FdtReader, FdtTree, siblingsConflict, TreeNode } from '../fdt/index.js';
+import { type FdtNode, FdtReader, FdtTree, TreeNode } from '../fdt/index.js';
+import { SiblingNames } from '../fdt/sibling-names.js';
 import { hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
 import { PROP_BLOB_SIZE, PROP_PRESERVED_DATA } from './kho-root.js';
 
@@ -70,7 +71,8 @@ export function readSubFdtLinks(node: FdtNode): readonly SubFdtLink[] | undefine
  */
 export function joinSubFdts(name: string, fdts: readonly FdtReader[]): TreeNode {
   const joined = new TreeNode(name);
-  for (const fdt of fdts) merge(joined, instanceNode(fdt, name), '');
+  const siblings = new Map<TreeNode, SiblingNames>();
+  for (const fdt of fdts) merge(joined, instanceNode(fdt, name), '', siblings);
   return joined;
 }
 
@@ -96,7 +98,7 @@ function instanceNode(fdt: FdtReader, name: string): FdtNode {
   throw new KhoError('KHO_EIMAGE', `the sub-FDT of '${name}' has ${found} below its root, expected '${name}' alone`);
 }
 
-function merge(target: TreeNode, from: FdtNode, above: string): void {
+function merge(target: TreeNode, from: FdtNode, above: string, siblings: Map<TreeNode, SiblingNames>): void {
   const path = `${above}/${target.name}`;
   for (const { name, value } of from.properties()) {
     if (target.properties.has(name)) {
@@ -105,32 +107,25 @@ function merge(target: TreeNode, from: FdtNode, above: string): void {
     }
     target.properties.set(name, value);
   }
+  const names = siblings.get(target) ?? new SiblingNames();
+  siblings.set(target, names);
   for (const child of from.children()) {
     let node = target.children.get(child.name);
     if (node === undefined) {
-      for (const sibling of target.children.keys()) {
-        if (!siblingsConflict(sibling, child.name)) continue;
-        const where = `${path}/${child.name}`;
-        const text = `the node ${where} cannot stand beside '${sibling}': libfdt takes one for the other`;
-        throw new KhoError('KHO_EINVAL', text, { path: where });
-      }
+      names.add(child.name, `${path}/${child.name}`);
       node = new TreeNode(child.name);
       target.children.set(child.name, node);
     }
-    merge(node, child, path);
+    merge(node, child, path, siblings);
   }
 }
 
-function u64sOf(node: FdtNode, property: string): number[] {
-  const value = node.property(property)?.value ?? new Uint8Array();
-  if (value.length % 8 !== 0)
-    throw damaged(node, `has ${value.length} bytes in '${property}', which holds 64-bit values`);
-  const view = new DataView(value.buffer, value.byteOffset, value.length);
-  return Array.from({ length: value.length / 8 }, (_, index) => {
-    const number = Number(view.getBigUint64(index * 8, true));
-    if (!Number.isSafeInteger(number)) throw damaged(node, `has ${hex(number)} in '${property}', too large a number`);
-    return number;
-  });
+function u64sOf(node: FdtNode, name: string): number[] {
+  try {
+    return node.property(name)?.number64s('little') ?? [];
+  } catch (error) {
+    throw damaged(node, `is damaged: ${KhoError.from(error).message}`);
+  }
 }
 
 function damaged(node: FdtNode, what: string): KhoError {

@@ -8,10 +8,9 @@ import {
   type Timeline,
 } from '../coordinator/index.js';
 import { VERSION } from '../version.js';
-import { type Mode, WorkerPool } from '../workers/index.js';
+import { MODES, type Mode, WorkerPool } from '../workers/index.js';
 import type { CalibrationLoad } from './calibration-load.js';
 
-const MODES: readonly Mode[] = ['sequential', 'hash', 'subfdt'];
 const MODULE = { url: new URL('./calibration-driver.js', import.meta.url).href, origin: 'calibration' };
 /** Handovers of each kind before any counts: until then the code is not compiled. */
 const WARM_UP = 6;

@@ -3,6 +3,7 @@ import { calibrate, calibrationFile, loadCalibration, storeCalibration } from '.
 import { type Calibration, chooseMode, type HandoverLoad, type ModeCosts } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { type Column, columns } from '../report/index.js';
+import { MODES } from '../workers/index.js';
 import { EXIT_DONE, type Terminal } from './terminal.js';
 
 const COLUMNS: readonly Column[] = [
@@ -57,7 +58,7 @@ function calibrationLines({ machine, workers, date, modes }: Calibration): strin
     EXAMPLE_WORK.map((work) => {
       const shards = bytes / EXAMPLE_SHARD;
       const load: HandoverLoad = { bytes, shards, largestShare: 1 / shards, work, source: 'declared' };
-      const { mode } = chooseMode({ machine, workers, date, modes }, load, ['sequential', 'hash', 'subfdt']);
+      const { mode } = chooseMode({ machine, workers, date, modes }, load, MODES);
       return [`${bytes / 1024} KiB in ${shards} shards`, microseconds(work), mode];
     }),
   );

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { checkOneFdtRoom, PROFILE_NAMES } from '../abi/index.js';
 import { KhoError } from '../errors.js';
+import { MODES as REAL_MODES } from '../workers/index.js';
 import { didYouMean } from './suggest.js';
 import { DURATION_FORM, formatSize, parseDuration, parseSize, SIZE_FORM } from './units.js';
 
@@ -27,7 +28,8 @@ const COUNT_MAX = 65_536;
 export const WORKERS_MAX = 1024;
 
 export const ARCHES = ['x86_64'] as const;
-export const MODES = ['auto', 'sequential', 'hash', 'subfdt'] as const;
+/** What `mode` may be. */
+export const MODES = ['auto', ...REAL_MODES] as const;
 export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
 
 /** Every schema's `error` is what would be right; {@link describeIssue} puts what was found before it. */

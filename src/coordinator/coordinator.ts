@@ -1,6 +1,6 @@
 import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import type { DescribedRegistration, Mode, WorkerPool } from '../workers/index.js';
+import { type DescribedRegistration, MODES, type Mode, type WorkerPool } from '../workers/index.js';
 import type { Handover } from './handover.js';
 import { HandoverRun, type ProgressEvent } from './handover-run.js';
 import type { Host } from './host.js';
@@ -43,7 +43,7 @@ export class Coordinator implements AsyncDisposable {
   readonly #registrations: DriverRegistration[] = [];
   readonly #lanes: Lanes;
   /** What the last handovers had to do, and work in microseconds; mode `auto` learns from them. */
-  #last: { readonly load: HandoverLoad } | undefined;
+  #last: HandoverLoad | undefined;
   #recentWork: readonly number[] = [];
   readonly #profile: Profile;
   #busy = false;
@@ -178,20 +178,20 @@ export class Coordinator implements AsyncDisposable {
     const { mode, calibration } = this.#options;
     if (mode !== 'auto') return { mode };
     if (calibration === undefined) throw new KhoError('KHO_EINVAL', 'mode auto needs a calibration: see calibrate()');
-    const candidates: Mode[] =
-      this.#profile.form === 'one-fdt' ? ['sequential', 'hash'] : ['sequential', 'hash', 'subfdt'];
-    return chooseMode(calibration, this.#last?.load ?? declaredLoad(shards), candidates);
+    const candidates = this.#profile.form === 'one-fdt' ? MODES.filter((one) => one !== 'subfdt') : MODES;
+    return chooseMode(calibration, this.#last ?? declaredLoad(shards), candidates);
   }
 
   #learn(run: HandoverRun): void {
     const { calibration } = this.#options;
-    const { mode, timeline, stateBytes: bytes, registry } = run;
+    // Before the timeline is asked for: that makes all its spans.
     if (this.#options.mode !== 'auto' || calibration === undefined) return;
+    const { mode, timeline, stateBytes: bytes, registry } = run;
     const load = { ...declaredLoad(registry.shards), bytes };
     const time = (phaseDuration(timeline, 'serialize') + phaseDuration(timeline, 'finalize')) * 1000;
     // What disturbs a handover makes it longer, never shorter: the least work of the last ones is nearest to the truth.
     this.#recentWork = [...this.#recentWork.slice(-RECENT_HANDOVERS + 1), workIn(calibration.modes[mode], load, time)];
-    this.#last = { load: { ...load, work: Math.min(...this.#recentWork), source: 'measured' } };
+    this.#last = { ...load, work: Math.min(...this.#recentWork), source: 'measured' };
   }
 
   /** Asks the drivers what they are and need. */

@@ -15,7 +15,7 @@ import type { Host } from './host.js';
 import type { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
 import { LinkRenderer } from './link-renderer.js';
-import type { ModeChoice } from './mode-choice.js';
+import { declaredLoad, type ModeChoice } from './mode-choice.js';
 import { OneFdt } from './one-fdt.js';
 import type { Finalized, HandoverOutput } from './output.js';
 import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
@@ -68,6 +68,8 @@ export class HandoverRun {
   readonly #progress: (event: ProgressEvent) => void;
   readonly #laneOf: (driver: number) => RunnerLane;
   readonly #id = `run-${++runs}`;
+  /** Of FDT that the shards may write. */
+  readonly #maxBytes: number;
   readonly #stage: Stage;
   /** Mode `subfdt` alone. */
   readonly #shardFdts: ShardFdtTable | undefined;
@@ -90,9 +92,9 @@ export class HandoverRun {
     this.#interrupt = interrupt;
     this.#progress = parts.progress;
     this.#laneOf = laneOf;
-    const maxBytes = registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0);
+    this.#maxBytes = declaredLoad(registry.shards).bytes;
     const threads = options.workers + registry.drivers.length;
-    this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes, threads });
+    this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes: this.#maxBytes, threads });
     const { shards, instances } = registry;
     if (options.mode === 'subfdt') this.#shardFdts = ShardFdtTable.create(shards.length, instances.length);
     this.#phases = new PhaseRunner({
@@ -123,9 +125,8 @@ export class HandoverRun {
 
   /** Brownout: threads attach, memory is touched, drivers prepare, the boot record is loaded. */
   async prepare(epoch: bigint): Promise<void> {
-    const { maxBytes } = this.#bounds();
     this.#recorder.step('prepare', 'touch the stage', () =>
-      this.#stage.touch(2 * maxBytes + (this.#options.workers + 1) * ARENA_BYTES),
+      this.#stage.touch(2 * this.#maxBytes + (this.#options.workers + 1) * ARENA_BYTES),
     );
     await this.#loadKexec();
     const description = this.#describeRun(epoch);
@@ -337,10 +338,6 @@ export class HandoverRun {
       stage: this.#stage.handle,
       tracker: this.#reservations.tracker.root,
     };
-  }
-
-  #bounds(): { maxBytes: number } {
-    return { maxBytes: this.#registry.shards.reduce((sum, shard) => sum + shard.maxBytes, 0) };
   }
 
   #instanceWork(): PhaseWork[] {

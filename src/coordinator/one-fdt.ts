@@ -12,12 +12,13 @@ import type { KexecFdt } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import type { FdtFrame, RenderedFrame } from '../hashstage/index.js';
 import { type Folio, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
-import type { Host } from './host.js';
-import type { Finalized, HandoverOutput } from './output.js';
+import type { Finalized, HandoverOutput, OutputParts } from './output.js';
 import type { Registry } from './registry.js';
 import { driverFrame, type Renderer } from './renderer.js';
-import type { Reservations } from './reservations.js';
-import type { TimelineRecorder } from './timeline.js';
+
+interface OneFdtParts extends OutputParts {
+  readonly fdt: KexecFdt;
+}
 
 /**
  * The form of the patch series v4 and v5: all drivers are nodes of one FDT, in a kexec segment in scratch. What is
@@ -25,47 +26,30 @@ import type { TimelineRecorder } from './timeline.js';
  * properties `mem` of the instances (v4), or chunks of bitmaps (v5).
  */
 export class OneFdt implements HandoverOutput {
-  readonly #host: Host;
-  readonly #profile: Profile;
-  readonly #registry: Registry;
-  readonly #reservations: Reservations;
-  readonly #fdt: KexecFdt;
-  readonly #recorder: TimelineRecorder;
+  readonly #parts: OneFdtParts;
 
-  constructor(parts: {
-    readonly host: Host;
-    readonly profile: Profile;
-    readonly registry: Registry;
-    readonly reservations: Reservations;
-    readonly fdt: KexecFdt;
-    readonly recorder: TimelineRecorder;
-  }) {
-    this.#host = parts.host;
-    this.#profile = parts.profile;
-    this.#registry = parts.registry;
-    this.#reservations = parts.reservations;
-    this.#fdt = parts.fdt;
-    this.#recorder = parts.recorder;
+  constructor(parts: OneFdtParts) {
+    this.#parts = parts;
   }
 
   async finalize(renderer: Renderer): Promise<Finalized> {
-    const { frame, trackerPages } = this.#recorder.step('finalize', 'list preserved memory', () => this.#frame());
-    const { address } = this.#fdt.segment;
+    const { frame, trackerPages } = this.#parts.recorder.step('finalize', 'list preserved memory', () => this.#frame());
+    const { address } = this.#parts.fdt.segment;
     const { size, parts } = await this.#render(renderer, frame);
     // The series v4 copies the finished FDT when it loads; v5 loads first, and hands over the size of the segment.
-    if (this.#profile.preservedMemory === 'mem-properties') this.#fdt.setSize(size);
+    if (this.#parts.profile.preservedMemory === 'mem-properties') this.#parts.fdt.setSize(size);
     return { root: { address, size }, subtrees: [], rendered: parts, trackerPages, stateBytes: renderer.stateBytes };
   }
 
   async #render(renderer: Renderer, frame: FdtFrame): Promise<RenderedFrame> {
-    const { address, memorySize: room } = this.#fdt.segment;
+    const { address, memorySize: room } = this.#parts.fdt.segment;
     try {
       const [whole] = await renderer.render([{ frame, target: { address, size: room }, what: 'the FDT' }]);
       return whole as RenderedFrame;
     } catch (thrown) {
       const error = KhoError.from(thrown).with({ phase: 'finalize' });
       if (error.code !== 'KHO_ENOSPC') throw error;
-      const { name, fdtName } = this.#profile;
+      const { name, fdtName } = this.#parts.profile;
       const text =
         `the one FDT of ${name} does not fit into its room, ${fdtName}_max = ${room} bytes: ${error.message}; ` +
         'give it more (fdtMax). The kernel would say FDT_ERR_NOSPACE, and fail with -EINVAL';
@@ -75,23 +59,23 @@ export class OneFdt implements HandoverOutput {
 
   /** Everything of the FDT but what shards wrote, and the pages of the list of preserved memory. */
   #frame(): { frame: FdtFrame; trackerPages: readonly PhysicalAddress[] } {
-    const { memory, reserveMem } = this.#host;
-    this.#reservations.preserveReservedMem();
+    const { memory, reserveMem } = this.#parts.host;
+    this.#parts.reservations.preserveReservedMem();
     const folios: Folio[] = [];
-    walkRadixTree(memory, this.#reservations.tracker.root, (address, order) => folios.push({ address, order }));
-    const inChunks = this.#profile.preservedMemory === 'chunk-list';
+    walkRadixTree(memory, this.#parts.reservations.tracker.root, (address, order) => folios.push({ address, order }));
+    const inChunks = this.#parts.profile.preservedMemory === 'chunk-list';
     const list = inChunks
-      ? writeKhoserMem(memory, folios, this.#reservations.listPages, SERIES_V5_BITMAP_BITS)
+      ? writeKhoserMem(memory, folios, this.#parts.reservations.listPages, SERIES_V5_BITMAP_BITS)
       : undefined;
     const mem = inChunks ? undefined : this.#memOf(folios);
     const children = new Map<string, FdtFrame>();
-    for (const node of oneFdtCoreNodes(this.#profile, reserveMem, list?.first)) children.set(node.name, node);
-    for (const driver of this.#registry.drivers) {
-      const node = driverFrame(driver.name, driver, this.#registry);
+    for (const node of oneFdtCoreNodes(this.#parts.profile, reserveMem, list?.first)) children.set(node.name, node);
+    for (const driver of this.#parts.registry.drivers) {
+      const node = driverFrame(driver.name, driver, this.#parts.registry);
       const insert = mem && { name: PROP_MEM, values: mem.get(driver.name) ?? new Map<string, Uint8Array>() };
       children.set(driver.name, insert === undefined ? node : { ...node, insert });
     }
-    const compatible = new TextEncoder().encode(`${this.#profile.compatible}\0`);
+    const compatible = new TextEncoder().encode(`${this.#parts.profile.compatible}\0`);
     const frame = { name: '', properties: new Map([['compatible', compatible]]), children };
     return { frame, trackerPages: list?.pages ?? [] };
   }
@@ -100,7 +84,7 @@ export class OneFdt implements HandoverOutput {
   #memOf(folios: readonly Folio[]): Map<string, Map<string, Uint8Array>> {
     const owned = new Map<string, Map<string, KhoMem[]>>();
     for (const { address, order } of [...folios].sort((a, b) => a.address - b.address)) {
-      const owner = this.#reservations.ownerOf(address);
+      const owner = this.#parts.reservations.ownerOf(address);
       // reserve_mem areas have nodes of their own.
       if (owner?.kind !== 'pages') continue;
       const instances = owned.get(owner.name) ?? new Map<string, KhoMem[]>();

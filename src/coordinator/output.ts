@@ -1,7 +1,11 @@
-import type { Subtree } from '../abi/index.js';
+import type { Profile, Subtree } from '../abi/index.js';
 import type { RenderedBlob } from '../hashstage/index.js';
 import type { PhysicalAddress } from '../memblock/index.js';
+import type { Host } from './host.js';
+import type { Registry } from './registry.js';
 import type { Renderer } from './renderer.js';
+import type { Reservations } from './reservations.js';
+import type { TimelineRecorder } from './timeline.js';
 
 /** What the next kernel finds in memory, and what it is made from depends on the profile. */
 export interface HandoverOutput {
@@ -10,6 +14,15 @@ export interface HandoverOutput {
    * last driver has serialized.
    */
   finalize(renderer: Renderer): Promise<Finalized>;
+}
+
+/** What every output is made from. */
+export interface OutputParts {
+  readonly host: Host;
+  readonly profile: Profile;
+  readonly registry: Registry;
+  readonly reservations: Reservations;
+  readonly recorder: TimelineRecorder;
 }
 
 /** The finished output. */

@@ -1,4 +1,4 @@
-import type { FdtFrame, RenderedFrame } from '../hashstage/index.js';
+import { type FdtFrame, type RenderedFrame, shardFrame } from '../hashstage/index.js';
 import type { PhysicalAddress } from '../memblock/index.js';
 import type { RegisteredDriver, Registry } from './registry.js';
 
@@ -36,6 +36,5 @@ export function driverFrame(name: string, { compatible, instances }: RegisteredD
     const { firstShard = 0, shardCount = 0 } = registry.instances[item] ?? {};
     return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);
   });
-  const properties = new Map([['compatible', new TextEncoder().encode(`${compatible}\0`)]]);
-  return { name, properties, children: new Map(), shards };
+  return shardFrame(name, compatible, shards);
 }

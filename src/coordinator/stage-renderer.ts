@@ -1,7 +1,7 @@
 import { KhoError } from '../errors.js';
-import { type FdtFrame, Finalizer, type RenderedFrame, type Stage } from '../hashstage/index.js';
-import type { SharedPhysicalMemory } from '../memblock/index.js';
-import type { Renderer, RenderJob, RenderTarget } from './renderer.js';
+import { Finalizer, type RenderedFrame, type Stage } from '../hashstage/index.js';
+import { makeInPlace, type SharedPhysicalMemory } from '../memblock/index.js';
+import type { Renderer, RenderJob } from './renderer.js';
 import type { TimelineRecorder } from './timeline.js';
 
 /** Mode `hash`: the stage becomes FDTs, on the main thread. */
@@ -20,23 +20,14 @@ export class StageRenderer implements Renderer {
   render(jobs: readonly RenderJob[]): RenderedFrame[] {
     return jobs.map(({ frame, target, what, driver }) => {
       try {
-        const blob = this.#recorder.step('finalize', `render ${what}`, () => this.#renderInto(frame, target));
+        const blob = this.#recorder.step('finalize', `render ${what}`, () =>
+          makeInPlace(this.#memory, target.address, target.size, (room) => this.#finalizer.renderFrame(frame, room)),
+        );
         this.stateBytes += blob.size;
         return blob;
       } catch (error) {
         throw KhoError.from(error).with({ phase: 'finalize', ...(driver !== undefined && { driver }) });
       }
     });
-  }
-
-  /** A blob may lie across two segments of memory: then it is made elsewhere and copied. */
-  #renderInto(frame: FdtFrame, { address, size }: RenderTarget): RenderedFrame {
-    if (this.#memory.isContiguous(address, size)) {
-      return this.#finalizer.renderFrame(frame, this.#memory.view(address, size));
-    }
-    const target = new Uint8Array(size);
-    const blob = this.#finalizer.renderFrame(frame, target);
-    this.#memory.write(address, target.subarray(0, blob.size));
-    return blob;
   }
 }

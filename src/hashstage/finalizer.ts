@@ -22,13 +22,11 @@ import {
   FDT_VERSION,
   swap32,
 } from '../fdt/index.js';
-import type { FdtFrame, InsertedProperty, RenderedBlob, RenderedFrame } from './frame.js';
+import { type FdtFrame, type InsertedProperty, type RenderedBlob, type RenderedFrame, shardFrame } from './frame.js';
 import { type NodeRef, PROPERTY_LENGTH, PROPERTY_NAME, PROPERTY_TAG, PROPERTY_VALUE } from './layout.js';
 import { NodeRenderer } from './node-renderer.js';
 import { type Collected, nodeWords, ShardCollector } from './shard-collector.js';
 import type { Stage } from './stage.js';
-
-const encoder = new TextEncoder();
 
 /**
  * Turns the stage into FDTs: mode `hash`'s way. Single-threaded, after all writers are done.
@@ -62,8 +60,7 @@ export class Finalizer {
 
   /** Writes an FDT whose root has this compatible, and these shards below it. See {@link renderFrame}. */
   render(shards: readonly number[], compatible: string, target: Uint8Array): RenderedBlob {
-    const properties = new Map([['compatible', encoder.encode(`${compatible}\0`)]]);
-    return this.renderFrame({ name: '', properties, children: new Map(), shards }, target);
+    return this.renderFrame(shardFrame('', compatible, shards), target);
   }
 
   /**

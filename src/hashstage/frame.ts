@@ -35,3 +35,11 @@ export interface RenderedFrame extends RenderedBlob {
   /** The nodes of the frame that have shards, by name. */
   readonly parts: ReadonlyMap<string, RenderedBlob>;
 }
+
+const encoder = new TextEncoder();
+
+/** A node with this compatible and what these shards wrote: a driver's, or with the name '' the root of an FDT of its own. */
+export function shardFrame(name: string, compatible: string, shards: readonly number[]): FdtFrame {
+  const properties = new Map([['compatible', encoder.encode(`${compatible}\0`)]]);
+  return { name, properties, children: new Map(), shards };
+}

@@ -11,6 +11,7 @@ export * from './hash-table-size.js';
 export * from './image-memory.js';
 export type { ByteOrder } from './integer-access.js';
 export * from './kstrtox.js';
+export * from './make-in-place.js';
 export * from './memblock.js';
 export * from './memory-chunks.js';
 export type { MemoryRange } from './memory-map.js';

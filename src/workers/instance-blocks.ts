@@ -1,6 +1,6 @@
+import { SiblingNames } from '../fdt/sibling-names.js';
 import { mergeTrees } from './merge-trees.js';
 import { kindOfName, MIXED_KINDS, wordsOfName } from './packed-name.js';
-import { SiblingNames } from './sibling-names.js';
 import { PROPERTY_NAME, propertyWords, type StructBlock } from './struct-block.js';
 import { StructBlockSink } from './struct-block-sink.js';
 import type { StructBlocks } from './struct-blocks.js';

@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { SiblingNames } from './sibling-names.js';
+import { SiblingNames } from '../fdt/sibling-names.js';
 import type { NodeSink } from './sink.js';
 import type { ShardTreeNode } from './tree-sink.js';
 

@@ -39,8 +39,10 @@ export interface ShardDescription {
   readonly fdt?: ShardFdtRoom;
 }
 
+export const MODES = ['sequential', 'hash', 'subfdt'] as const;
+
 /** How callbacks are spread: see DESIGN in docs/architecture.md. */
-export type Mode = 'sequential' | 'hash' | 'subfdt';
+export type Mode = (typeof MODES)[number];
 
 /**
  * Everything that a thread needs to take part in a run; structured-cloneable. Shared memory travels by reference.

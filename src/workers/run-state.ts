@@ -1,8 +1,9 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError, type SerializedKhoError } from '../errors.js';
-import { type FdtFrame, type RenderedFrame, Stage } from '../hashstage/index.js';
+import { type FdtFrame, type RenderedFrame, Stage, shardFrame } from '../hashstage/index.js';
 import {
   ExtentTable,
+  makeInPlace,
   PAGE_SIZE,
   type PhysicalAddress,
   physicalAddress,
@@ -26,8 +27,6 @@ import { StructBlockSink } from './struct-block-sink.js';
 import { StructBlocks } from './struct-blocks.js';
 import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
 import { WorkList } from './work-list.js';
-
-const encoder = new TextEncoder();
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
 export class RunState {
@@ -127,15 +126,10 @@ export class RunState {
     return { threadId, attached: true, spans: Float64Array.from(spans), values, failures };
   }
 
-  /** An FDT may lie across two segments of memory: then it is made elsewhere and copied. */
   #renderInto(frame: FdtFrame, address: PhysicalAddress, room: number): RenderedFrame {
-    const render = (target: Uint8Array): RenderedFrame =>
-      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target);
-    if (this.#memory.isContiguous(address, room)) return render(this.#memory.view(address, room));
-    const target = new Uint8Array(room);
-    const blob = render(target);
-    this.#memory.write(address, target.subarray(0, blob.size));
-    return blob;
+    return makeInPlace(this.#memory, address, room, (target) =>
+      renderStructBlocks(this.#blocks, frame, (shard) => this.#sinks.get(shard), target),
+    );
   }
 
   #now(): number {
@@ -185,10 +179,9 @@ export class RunState {
 
   #serialize(shard: number): void {
     this.#callSerialize(shard);
-    const driver = this.description.drivers[this.#instance(this.#shard(shard).instance).driver];
-    if (this.#shardFdts === undefined || driver?.blob === 'raw') return;
-    const properties = new Map([['compatible', encoder.encode(`${driver?.compatible}\0`)]]);
-    const frame = { name: '', properties, children: new Map(), shards: [shard] };
+    const { blob, compatible } = this.#driver(this.#instance(this.#shard(shard).instance));
+    if (this.#shardFdts === undefined || blob === 'raw') return;
+    const frame = shardFrame('', compatible, [shard]);
     this.#shardFdts.finish(shard, ({ address, size }) => this.#renderInto(frame, address, size));
     this.#sinks.delete(shard);
     this.#blocks.clear();

@@ -59,8 +59,7 @@ export class WorkerPool implements TaskRunner {
     // thread, so the loop is bounded by the number of threads.
     const run = this.#attachedRun(task.runId);
     for (let attempt = 0; attempt <= this.threads; attempt++) {
-      await this.#attachAll(run.description);
-      await this.setPrepared(task.runId, run.prepared);
+      await this.#attachAgain(run);
       const again = await this.#run(task);
       if (again.attached) return again;
     }
@@ -100,8 +99,7 @@ export class WorkerPool implements TaskRunner {
     for (let attempt = 0; attempt <= this.threads; attempt++) {
       run.crew = await Crew.gather(id, this.threads, (task, transfer) => this.#run(task, transfer));
       if (run.crew !== undefined) return;
-      await this.#attachAll(run.description);
-      await this.setPrepared(id, run.prepared);
+      await this.#attachAgain(run);
     }
     throw new KhoError('KHO_EWORKER', `no thread of the pool stays attached to run ${id}`);
   }
@@ -124,6 +122,12 @@ export class WorkerPool implements TaskRunner {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#piscina.destroy();
+  }
+
+  /** Tells every thread all of a run, those too that know it. */
+  async #attachAgain({ description, prepared }: AttachedRun): Promise<void> {
+    await this.#attachAll(description);
+    await this.setPrepared(description.id, prepared);
   }
 
   async #attachAll(description: RunDescription): Promise<void> {

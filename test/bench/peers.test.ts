@@ -10,7 +10,8 @@ import { LibfdtProgram, LibfdtSequential } from '../../bench/peers/libfdt-sequen
 import { LockedTable } from '../../bench/peers/locked-table.js';
 import { type ObjectBatch, ObjectContext, PropertyObjectContext, writeObjects } from '../../bench/peers/object-tree.js';
 import { clearTable, createTable, PropertyTable, SLOT_COUNT, SLOTS_AT } from '../../bench/peers/property-table.js';
-import { StreamContext, StreamWriter, writeStreams } from '../../bench/peers/wire-stream.js';
+import { SequentialContext } from '../../bench/peers/sequential-context.js';
+import { StreamWriter, writeStreams } from '../../bench/peers/wire-stream.js';
 import { ReusableStage } from '../../bench/reusable-stage.js';
 import { writeDirectly } from '../../bench/variants/direct.js';
 import { judgedTest } from '../fdt/libfdt.js';
@@ -103,7 +104,8 @@ test('streams of two threads make the same tree, though each has name ids of its
   ].map((instances) => {
     const writer = new StreamWriter(new ArrayBuffer(room().length));
     for (const instance of instances) {
-      const context = new StreamContext(writer, `load${instance}`);
+      writer.beginInstance(`load${instance}`);
+      const context = new SequentialContext(writer);
       writeLoad(context, LOAD, instance);
       context.end();
     }
