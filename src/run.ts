@@ -71,8 +71,17 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       scratch = await mkdtemp(join(tmpdir(), 'khorus-'));
       const image = join(scratch, 'ram.img');
       await done.writeImage(image, signal);
+      const { lateWrites: policy = 'cancel' } = plan;
+      const digests = join(scratch, 'frozen');
+      const looks = policy !== 'off' && (await done.writeFrozenDigests(digests));
       try {
-        const report = await startSuccessor({ image, arch: plan.host.arch, drivers: done.modules }, signal);
+        const report = await startSuccessor(
+          {
+            ...{ image, arch: plan.host.arch, drivers: done.modules },
+            ...(looks && { frozen: { file: digests, policy } }),
+          },
+          signal,
+        );
         failures.push(...report.failures, ...compareStates(record, report), ...unclaimed(report));
         record = { ...record, timeline: joinTimelines(record, report), successor: report };
       } catch (thrown) {

@@ -41,6 +41,7 @@ export type CoordinatorOptions = Pick<
   | 'kexec'
   | 'trigger'
   | 'onShutdownFailure'
+  | 'lateWrites'
   | 'earlier'
 > & {
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */

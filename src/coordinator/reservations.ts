@@ -26,7 +26,7 @@ import {
   RadixTree,
   walkRadixTree,
 } from '../memblock/index.js';
-import type { InstanceDescription, Mode } from '../workers/index.js';
+import { DmaGate, type InstanceDescription, type Mode } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { RegisteredDriver, Registry } from './registry.js';
 import type { ReclaimedMemory } from './rollback-report.js';
@@ -64,6 +64,8 @@ export interface BlobRooms {
  */
 export class Reservations {
   readonly extents: ExtentTable;
+  /** Open until the memory is given back. */
+  readonly dma = DmaGate.create();
   /** Undefined where all is in one FDT, which lies in a kexec segment. */
   readonly rooms: BlobRooms | undefined;
   /** Series v5: pages for the list of preserved memory, as many as it can need. */
@@ -141,6 +143,7 @@ export class Reservations {
 
   /** Gives everything back to the host's page allocator. Once. */
   release(): void {
+    this.dma.close();
     for (const { address, pages } of this.#taken.splice(0)) this.#host.pages.free(address, pages);
   }
 

@@ -1,5 +1,5 @@
 import type { ModeChoice } from './mode-choice.js';
-import type { Budget, HostOptions, Trigger } from './plan.js';
+import type { Budget, HostOptions, LateWritePolicy, Trigger } from './plan.js';
 import type { Timeline } from './timeline.js';
 
 export const RUN_RECORD_VERSION = 1;
@@ -78,6 +78,23 @@ export interface UnclaimedRange {
   readonly order: number;
 }
 
+/** Whose page was written to too late. */
+export interface LateWriteSource {
+  readonly driver: string;
+  readonly instance: string;
+  readonly shard: number;
+}
+
+/** A page that has changed after its driver was frozen. */
+export interface LateWriteRecord extends LateWriteSource {
+  /** When it was seen: before the jump, or by the successor before drivers restored. */
+  readonly found: 'jump' | 'successor';
+  /** Of the page. */
+  readonly address: number;
+  /** Bytes from there to the first line of 64 bytes that differs. */
+  readonly offset: number;
+}
+
 /** A failure in words, as it is printed and as `--json` shows it. */
 export interface FailureRecord {
   readonly code: string;
@@ -85,6 +102,8 @@ export interface FailureRecord {
   readonly driver?: string;
   readonly instance?: string;
   readonly address?: number;
+  /** Bytes from {@link address}. */
+  readonly offset?: number;
 }
 
 /** What the successor found and did: the answer of its process. */
@@ -100,6 +119,8 @@ export interface SuccessorReport {
   readonly revived: readonly { readonly name: string; readonly address: number; readonly size: number }[];
   readonly unclaimed: readonly UnclaimedRange[];
   readonly failures: readonly FailureRecord[];
+  /** Pages that changed after the jump; absent if there are none, or nobody looked. */
+  readonly lateWrites?: readonly LateWriteRecord[];
   readonly timeline: Timeline;
 }
 
@@ -150,6 +171,8 @@ export interface RunRecord {
   readonly fdtMax?: number;
   readonly budget?: Budget;
   readonly trigger: Trigger;
+  /** What changed before the jump after its driver was frozen; absent if nobody looked. */
+  readonly lateWrites?: { readonly policy: LateWritePolicy; readonly found: readonly LateWriteRecord[] };
   /** What failed in `shutdown` and was passed over; absent if nothing did. */
   readonly shutdownFailures?: readonly FailureRecord[];
   /** Absent unless a kernel was loaded. */

@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import { after, hex, PAGE_SIZE, type PhysicalAddress } from './address.js';
 import { BUSY, FROZEN, OPEN } from './frozen-layout.js';
+import { IntegerAccess } from './integer-access.js';
 import {
   digestLines,
   firstDifferentLine,
@@ -44,7 +45,7 @@ interface Piece {
  * The digests of one shard's pages, see FrozenTable. Addresses must be in the shard's extents: KHO_EINVAL. Nothing is
  * allocated for a page or a write.
  */
-export class FrozenShard {
+export class FrozenShard extends IntegerAccess {
   readonly #memory: SharedPhysicalMemory;
   readonly #ranges: readonly Extent[];
   readonly #states: Int32Array;
@@ -59,6 +60,7 @@ export class FrozenShard {
 
   /** Use FrozenTable.shard(). */
   constructor(memory: SharedPhysicalMemory, ranges: readonly Extent[], { states, digests, firstPage, shared }: Place) {
+    super();
     this.#memory = memory;
     this.#ranges = ranges;
     this.#states = states;
@@ -125,6 +127,10 @@ export class FrozenShard {
   copyDigests(address: PhysicalAddress, target: Int32Array, to: number): void {
     const from = pageNumber(this.#piece(address), address) * LINES_PER_PAGE;
     for (let line = 0; line < LINES_PER_PAGE; line++) target[to + line] = this.#digests[from + line];
+  }
+
+  readInto(address: PhysicalAddress, target: Uint8Array): void {
+    this.#memory.readInto(address, target);
   }
 
   /** A write by the pages' owner: the digests stay true. What was written there by somebody else before stays wrong. */
