@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   BLACKOUT_PHASES,
-  blackoutDuration,
   Coordinator,
   compareStates,
   type FailureRecord,
   type Handover,
   Host,
   imageSizeOf,
+  overruns,
   type ProgressEvent,
   type RunPlan,
   type RunRecord,
@@ -84,7 +84,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       }
     }
     const final = record;
-    const overBudget = final.budget !== undefined && blackoutDuration(final.timeline) > final.budget.blackout;
+    const overBudget = overruns(final).length > 0;
     return {
       record: final,
       restoredDrivers: restoredDrivers(final),
