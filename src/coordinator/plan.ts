@@ -103,6 +103,8 @@ export interface RunPlan {
   readonly onShutdownFailure?: ShutdownFailurePolicy;
   /** Default `cancel`. */
   readonly lateWrites?: LateWritePolicy;
+  /** Milliseconds after which a callback, in any phase, has hung: its thread is ended, its driver has failed. Default 30,000. */
+  readonly callbackLimit?: number;
   /** What earlier runs of the same drivers took, by which a budget that cannot be met is known before it is overrun. */
   readonly earlier?: readonly PhaseTimes[];
   /** A kernel to load in prepare; without it only the boot record is made. */

@@ -97,6 +97,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
       restored,
       revived,
       unclaimed: boot.preserved.unclaimed(),
+      discarded: boot.preserved.discarded(),
       failures,
       ...(lateWrites.length > 0 && { lateWrites }),
       timeline: recorder.timeline,
