@@ -48,6 +48,21 @@ const portThenRx: Script = (stage, writer) => {
 const removeQueue: Script = (_, writer) => {
   ok(writer.remove(writer.open(ROOT, 'port'), 'queue'));
 };
+/** Takes a node out whose content is larger than what an emptied fragment keeps, and adds nodes in its room. */
+const portAgain: Script = (stage, writer) => {
+  const mtu = stage.nameId('mtu');
+  writer.bytes(writer.open(ROOT, 'port'), mtu, new Uint8Array(120).fill(1));
+  writer.remove(ROOT, 'port');
+  const port = writer.open(ROOT, 'port');
+  writer.bytes(port, mtu, Uint8Array.of(1, 2, 3));
+  writer.bytes(port, stage.nameId('rx'), new Uint8Array(100).fill(2));
+};
+/** The same node once more, in the thread that the shard was handed to. */
+const replacePort: Script = (stage, writer) => {
+  const port = writer.replace(ROOT, 'port');
+  writer.bytes(port, stage.nameId('rx'), new Uint8Array(70).fill(3));
+  writer.bytes(port, stage.nameId('mtu'), new Uint8Array(70).fill(4));
+};
 /** Stops when the shard is full: its last property is not there. */
 const untilFull: Script = (stage, writer) => {
   const port = writer.open(ROOT, 'port');
@@ -158,6 +173,23 @@ export const shardPrograms: readonly StageProgram[] = [
     { after: ['w2', 'w3'], shards: [0, 1] },
   ),
   shardProgram(
+    'a shard uses the room of a node again while another one writes the same node',
+    [
+      [0, [], portAgain],
+      [1, [], portMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0] },
+  ),
+  shardProgram(
+    'a shard uses room again that another thread freed, while another one uses its own',
+    [
+      [0, [], portAgain],
+      [1, [], portAgain],
+      [0, ['w1'], replacePort],
+    ],
+    { after: ['w2', 'w3'], shards: [0] },
+  ),
+  shardProgram(
     'a shard is full while another one is written',
     [
       [0, [], untilFull],
@@ -177,6 +209,16 @@ export const largeShardPrograms: readonly StageProgram[] = [
       [2, ['w3'], queueMtu],
     ],
     { after: ['w1', 'w2', 'w4'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'three threads take out and replace what they wrote, one of them goes on for another',
+    [
+      [0, [], portAgain],
+      [1, [], portAgain],
+      [2, [], portThenRx],
+      [1, ['w2'], replacePort],
+    ],
+    { after: ['w1', 'w3', 'w4'], shards: [1] },
   ),
   shardProgram(
     'three threads write a tree, the third shard in two parts, before it is rendered',
