@@ -3,21 +3,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   BLACKOUT_PHASES,
-  blackoutDuration,
   Coordinator,
+  compareStates,
   type FailureRecord,
   type Handover,
   Host,
   imageSizeOf,
+  overruns,
   type ProgressEvent,
   type RunPlan,
   type RunRecord,
   readRecord,
+  restoreFailures,
   type SuccessorReport,
   TimelineRecorder,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
-import { after, hex, ImageMemory } from './memblock/index.js';
+import { after, ImageMemory } from './memblock/index.js';
 import { startSuccessor, verifyImage } from './successor/index.js';
 import { Random } from './workers/index.js';
 
@@ -73,7 +75,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       await done.writeImage(image, signal);
       try {
         const report = await startSuccessor({ image, arch: plan.host.arch, drivers: done.modules }, signal);
-        failures.push(...report.failures, ...compareStates(record, report), ...unclaimed(report));
+        failures.push(...restoreFailures(record.instances, report));
         record = { ...record, timeline: joinTimelines(record, report), successor: report };
       } catch (thrown) {
         signal?.throwIfAborted();
@@ -82,7 +84,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       }
     }
     const final = record;
-    const overBudget = final.budget !== undefined && blackoutDuration(final.timeline) > final.budget.blackout;
+    const overBudget = overruns(final).length > 0;
     return {
       record: final,
       restoredDrivers: restoredDrivers(final),
@@ -170,8 +172,7 @@ export async function verifyDirectory(
     });
     return { ...(record && { record }), failures, notes };
   }
-  failures.push(...report.failures, ...unclaimed(report));
-  if (record !== undefined) failures.push(...compareStates(record, report));
+  failures.push(...restoreFailures(record?.instances ?? [], report));
   return { report, ...(record && { record }), failures, notes };
 }
 
@@ -189,32 +190,11 @@ async function trySuccessor(
   }
 }
 
-/** Instances whose rebuilt state is missing or another one than was frozen. */
-function compareStates(record: RunRecord, report: SuccessorReport): FailureRecord[] {
-  const restored = new Map(report.restored.map(({ driver, name, digest }) => [`${driver}/${name}`, digest]));
-  const failed = new Set(report.failures.map(({ driver, instance }) => `${driver}/${instance}`));
-  return record.instances.flatMap(({ driver, name, digest }) => {
-    const key = `${driver}/${name}`;
-    const found = restored.get(key);
-    if (found === digest || failed.has(key)) return [];
-    const message = found === undefined ? 'was not restored' : 'was restored to another state than was frozen';
-    return [{ code: 'KHO_EDIGEST', message: `${driver} ${name} ${message}`, driver, instance: name }];
-  });
-}
-
-function unclaimed(report: SuccessorReport): FailureRecord[] {
-  return report.unclaimed.map(({ address, order }) => ({
-    code: 'KHO_EBUSY',
-    message: `nobody claimed the preserved object of order ${order} at ${hex(address)}`,
-    address,
-  }));
-}
-
 /** How many drivers have all their instances back, with equal states. */
 function restoredDrivers(record: RunRecord): number {
   const report = record.successor;
   if (report === undefined) return 0;
-  const wrong = new Set([...compareStates(record, report), ...report.failures].map(({ driver }) => driver));
+  const wrong = new Set([...compareStates(record.instances, report), ...report.failures].map(({ driver }) => driver));
   return record.drivers.filter(({ name }) => !wrong.has(name)).length;
 }
 

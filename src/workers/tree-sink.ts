@@ -26,6 +26,7 @@ export class TreeSink implements NodeSink {
   readonly #names: PropertyNames;
   readonly #maxBytes: number;
   readonly #charged = new Set<string>();
+  takenOut = 0;
   #usedBytes: number;
   /** What the nodes of `removed` took without what was in them. */
   #removedBytes = 0;

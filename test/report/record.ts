@@ -22,6 +22,7 @@ export function handWrittenRecord(): RunRecord {
     mode: 'hash',
     workers: 2,
     seed: 0,
+    trigger: 'activate',
     budget: { blackout: 500, onOverrun: 'cancel' },
     drivers: [driver('iommu', 2, 2 ** 20, 4096), driver('netdevsim', 1, 0, 8192)],
     instances: [
@@ -98,6 +99,7 @@ export function handWrittenRecord(): RunRecord {
       ],
       revived: [{ name: 'trace', address: 0x100000, size: 2 ** 20 }],
       unclaimed: [],
+      discarded: [],
       failures: [],
       timeline: { threads: [], phases: [], spans: [] },
     },
@@ -116,5 +118,7 @@ function driver(name: string, instances: number, pageBytes: number, size: number
     properties: 1,
     blob: { address: 0x3000, size },
     pageBytes,
+    stateBytes: size,
+    earlyBytes: 0,
   };
 }
