@@ -2,7 +2,7 @@ import { KhoError } from '../errors.js';
 import type { CallbackTask, TaskAnswer, TaskPhase } from '../workers/index.js';
 import { CallbackWatch, hungError, type LateCallback } from './callback-watch.js';
 import type { Clock } from './clock.js';
-import type { Deadline } from './deadline.js';
+import { CANCELLED, type Deadline } from './deadline.js';
 import type { HandoverEvents } from './events.js';
 import type { Interrupt } from './interrupt.js';
 import type { Registry } from './registry.js';
@@ -116,7 +116,8 @@ export class PhaseRunner {
         for (const step of state.stopped ? [] : [...waiting]) {
           const lane = this.#parts.laneOf(step.driver);
           const taken = busy.get(lane) ?? 0;
-          if ((isLevel ? taken > 0 : taken >= lane.threads) || !isReady(step)) continue;
+          const isFree = isLevel ? taken === 0 : taken < lane.threads || step.items.length === 0;
+          if (!isFree || !isReady(step)) continue;
           if (isLevel) levels.set(lane, [...(levels.get(lane) ?? []), step]);
           else start(lane, [step]);
         }
@@ -243,7 +244,7 @@ export class PhaseRunner {
       onOverBudget: ({ group, position }) => {
         const whose = this.#whose(group.phase, group.items[position] as number);
         const budget = deadline.budgetOf(group.driverOf(position));
-        const text = `${group.phase} of ${whose.instance} took longer than the ${budget} ms that its driver has for a callback`;
+        const text = `${group.phase} of ${whose.instance} took longer than the ${budget} ms that its driver has for a callback${CANCELLED}`;
         interrupt.end(new KhoError('KHO_ETIMEDOUT', text, { phase: group.phase, field: 'budget', ...whose }));
       },
     });
