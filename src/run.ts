@@ -17,8 +17,8 @@ import {
   TimelineRecorder,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
-import { after, hex, ImageMemory } from './memblock/index.js';
-import { startSuccessor, verifyImage } from './successor/index.js';
+import { after, ImageMemory } from './memblock/index.js';
+import { compareStates, startSuccessor, unclaimed, verifyImage } from './successor/index.js';
 import { Random } from './workers/index.js';
 
 /** How many bytes of a `reserve_mem` area are made in one step. */
@@ -187,27 +187,6 @@ async function trySuccessor(
     signal?.throwIfAborted();
     return KhoError.from(thrown);
   }
-}
-
-/** Instances whose rebuilt state is missing or another one than was frozen. */
-function compareStates(record: RunRecord, report: SuccessorReport): FailureRecord[] {
-  const restored = new Map(report.restored.map(({ driver, name, digest }) => [`${driver}/${name}`, digest]));
-  const failed = new Set(report.failures.map(({ driver, instance }) => `${driver}/${instance}`));
-  return record.instances.flatMap(({ driver, name, digest }) => {
-    const key = `${driver}/${name}`;
-    const found = restored.get(key);
-    if (found === digest || failed.has(key)) return [];
-    const message = found === undefined ? 'was not restored' : 'was restored to another state than was frozen';
-    return [{ code: 'KHO_EDIGEST', message: `${driver} ${name} ${message}`, driver, instance: name }];
-  });
-}
-
-function unclaimed(report: SuccessorReport): FailureRecord[] {
-  return report.unclaimed.map(({ address, order }) => ({
-    code: 'KHO_EBUSY',
-    message: `nobody claimed the preserved object of order ${order} at ${hex(address)}`,
-    address,
-  }));
 }
 
 /** How many drivers have all their instances back, with equal states. */

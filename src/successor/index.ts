@@ -1,3 +1,4 @@
+export { compareStates, unclaimed } from './compare-states.js';
 export { restoreImage, type SuccessorInput } from './restore.js';
 export { startSuccessor } from './start-successor.js';
 export { verifyImage } from './verify-image.js';
