@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   BLACKOUT_PHASES,
-  blackoutDuration,
   Coordinator,
   type FailureRecord,
   type Handover,
   Host,
   imageSizeOf,
+  overruns,
   type ProgressEvent,
   type RunPlan,
   type RunRecord,
@@ -82,7 +82,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       }
     }
     const final = record;
-    const overBudget = final.budget !== undefined && blackoutDuration(final.timeline) > final.budget.blackout;
+    const overBudget = overruns(final).length > 0;
     return {
       record: final,
       restoredDrivers: restoredDrivers(final),

@@ -1,53 +1,116 @@
+import type { ResourceLimits } from 'node:worker_threads';
 import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { type DescribedRegistration, MODES, type Mode, type WorkerPool } from '../workers/index.js';
+import { type Clock, SYSTEM_CLOCK } from './clock.js';
+import { Deadline } from './deadline.js';
+import { HandoverEvents } from './events.js';
 import type { Handover } from './handover.js';
 import { HandoverRun, type ProgressEvent } from './handover-run.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { Lanes } from './lanes.js';
+import { Lifecycle, type LifecycleCall, type LifecycleState } from './lifecycle.js';
 import { chooseMode, declaredLoad, type HandoverLoad, type ModeChoice, workIn } from './mode-choice.js';
 import { checkOneFdt } from './one-fdt.js';
+import { PhaseHistory, phaseTimes } from './phase-times.js';
 import type { DriverRegistration, RunPlan } from './plan.js';
 import { buildRegistry, type Registry } from './registry.js';
 import { Reservations } from './reservations.js';
+import type { RollbackReport } from './rollback-report.js';
 import { phaseDuration, TimelineRecorder } from './timeline.js';
 
 /** How many handovers mode `auto` remembers. */
 const RECENT_HANDOVERS = 5;
 
+/** Milliseconds after which a callback has hung, unless said otherwise. */
+const CALLBACK_LIMIT_MS = 30_000;
+/** How long callbacks may go on after a run was interrupted, unless said otherwise. */
+const GRACE_MS = 2000;
+
 /** A plan without its drivers and host; mode `auto` needs a calibration for as many workers. */
 export type CoordinatorOptions = Pick<
   RunPlan,
-  'mode' | 'calibration' | 'workers' | 'seed' | 'profile' | 'fdtMax' | 'budget' | 'kexec'
+  | 'mode'
+  | 'calibration'
+  | 'workers'
+  | 'seed'
+  | 'profile'
+  | 'fdtMax'
+  | 'budget'
+  | 'kexec'
+  | 'trigger'
+  | 'onShutdownFailure'
+  | 'earlier'
 > & {
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
   readonly pool?: WorkerPool;
+  /** Limits of the threads that the coordinator starts itself. */
+  readonly resourceLimits?: ResourceLimits;
+  /** What deadlines are kept by; the timeline is not. Default: the machine's. */
+  readonly clock?: Clock;
+  /**
+   * Milliseconds after which a callback, in any phase, has hung: its thread is ended and replaced, and its driver has failed.
+   * Default 30,000.
+   */
+  readonly callbackLimit?: number;
+  /** Milliseconds that callbacks may go on after an interrupt (an abort, a budget), before their threads are ended. Default 2,000. */
+  readonly grace?: number;
+  /** True to make phases and drivers measures of Node's performance timeline; see {@link HandoverEvents}. */
+  readonly performanceMarks?: boolean;
 };
 
 export interface HandoverOptions {
-  /** Aborting rolls back; the handover rejects with the signal's reason if that is a KhoError, else KHO_ECANCELED. */
+  /**
+   * Aborting rolls back; what is under way rejects with the signal's reason if that is a KhoError, else KHO_ECANCELED. An
+   * abort between two calls takes effect with the next one.
+   */
   readonly signal?: AbortSignal;
   readonly onProgress?: (event: ProgressEvent) => void;
 }
 
+/** A run that has begun, and what ends with it. */
+interface OpenRun {
+  readonly run: HandoverRun;
+  readonly recorder: TimelineRecorder;
+  readonly interrupt: Interrupt;
+  readonly deadline: Deadline;
+}
+
+let coordinators = 0;
+
 /**
- * Leads a host's handover: registers drivers, runs prepare → freeze → serialize → finalize on worker threads, and rolls
- * everything back if any of it fails. Driver code never runs on the calling thread.
+ * Leads a host's handover: registers drivers, runs their callbacks on worker threads, and rolls everything back if any of
+ * it fails. Driver code never runs on the calling thread.
  *
- * One handover at a time (KHO_EBUSY). The threads live until the coordinator is disposed of.
+ * {@link handover} does all of it; the calls that it is made of can be made one by one, in the order of
+ * {@link LIFECYCLE_STATES}: a call that the state does not allow is KHO_EINVAL and says what is legal now, one while another
+ * is under way KHO_EBUSY. A call that fails has rolled everything back and left the state `normal`, but for those that refuse
+ * their arguments: they change nothing. The threads live until the coordinator is disposed of.
  */
 export class Coordinator implements AsyncDisposable {
   readonly host: Host;
+  /** What happens, as it happens. */
+  readonly events: HandoverEvents;
   readonly #options: CoordinatorOptions;
+  readonly #id = `coordinator-${++coordinators}`;
+  readonly #clock: Clock;
   readonly #registrations: DriverRegistration[] = [];
   readonly #lanes: Lanes;
+  readonly #lifecycle: Lifecycle;
+  readonly #history: PhaseHistory;
+  /** Counts what makes the hosted drivers' states new: handovers, and drivers that join. */
+  #generation = 0;
   /** What the last handovers had to do, and work in microseconds; mode `auto` learns from them. */
   #last: HandoverLoad | undefined;
   #recentWork: readonly number[] = [];
   readonly #profile: Profile;
-  #busy = false;
   #fdtMax: number;
+  #open: OpenRun | undefined;
+  /** Ends what is under way, also before there is a run. */
+  #interrupt: Interrupt | undefined;
+  #underWay: Promise<unknown> | undefined;
+  #lastRollback: RollbackReport | undefined;
   /** The last handover that came about; it holds the host's memory until it is disposed of. */
   #handedOver: Handover | undefined;
 
@@ -68,8 +131,18 @@ export class Coordinator implements AsyncDisposable {
       const text = `mode auto needs a calibration for ${options.workers} workers: see calibrate()`;
       throw new KhoError('KHO_EINVAL', text, { field: 'calibration' });
     }
+    for (const field of ['callbackLimit', 'grace'] as const) {
+      const value = options[field];
+      if (value !== undefined && !(value > 0)) {
+        throw new KhoError('KHO_EINVAL', `${field} is ${value}, expected milliseconds, more than 0`, { field });
+      }
+    }
     this.host = host;
     this.#options = options;
+    this.#clock = options.clock ?? SYSTEM_CLOCK;
+    this.#history = new PhaseHistory(options.earlier);
+    this.events = new HandoverEvents(options.performanceMarks);
+    this.#lifecycle = new Lifecycle((from, to) => this.events.stateChanged(from, to));
     this.#lanes = new Lanes(options);
   }
 
@@ -83,87 +156,292 @@ export class Coordinator implements AsyncDisposable {
    * room (4 KiB to 256 MiB, a multiple of 4 KiB), and for a profile that has no one FDT.
    */
   set fdtMax(bytes: number) {
-    if (this.#busy || this.#handedOver?.released === false) {
+    if (this.#lifecycle.underWay !== undefined || this.state !== 'normal') {
       throw new KhoError('KHO_EBUSY', 'the FDT is made: its room cannot be set any more', { field: 'fdtMax' });
     }
     this.#checkRoom(bytes);
     this.#fdtMax = bytes;
   }
 
-  /** Adds instances of a driver. Order matters: it is the order in which state is laid out. */
+  /** Where the coordinator is: see {@link LIFECYCLE_STATES}. */
+  get state(): LifecycleState {
+    if (this.#lifecycle.state === 'handed over' && this.#handedOver?.released !== false)
+      this.#lifecycle.enter('normal');
+    return this.#lifecycle.state;
+  }
+
+  /** What came of the last time that something was rolled back. */
+  get lastRollback(): RollbackReport | undefined {
+    return this.#lastRollback;
+  }
+
+  /** Adds instances of a driver; in state `normal`. Order matters: it is the order in which state is laid out. */
   register(registration: DriverRegistration): this {
-    if (!Number.isSafeInteger(registration.count) || registration.count < 0) {
-      throw new KhoError('KHO_EINVAL', `count is ${registration.count}, expected a whole number`, { field: 'count' });
+    this.#check('register');
+    const { count, budget } = registration;
+    if (!Number.isSafeInteger(count) || count < 0) {
+      throw new KhoError('KHO_EINVAL', `count is ${count}, expected a whole number`, { field: 'count' });
+    }
+    if (budget !== undefined && !(budget > 0)) {
+      throw new KhoError('KHO_EINVAL', `budget is ${budget}, expected milliseconds, more than 0`, { field: 'budget' });
     }
     this.#registrations.push(registration);
+    this.#generation++;
     this.#last = undefined;
     this.#recentWork = [];
+    if (this.#options.earlier === undefined) this.#history.clear();
     return this;
   }
 
   /**
-   * Runs a handover up to the jump. Rejects with the first failure, after rolling back: every driver that had begun was
-   * cancelled, all pages are free again, and the next handover can begin. Failures of rolling back itself are in the
-   * error's `cause`.
+   * Runs a handover up to the jump: all the calls below. Rejects with the first failure, after rolling back: every driver
+   * that had begun was cancelled, all pages are free again, and the next handover can begin. Failures of rolling back itself
+   * are in the error's `cause`.
    */
-  async handover({ signal, onProgress }: HandoverOptions = {}): Promise<Handover> {
-    if (this.#busy) throw new KhoError('KHO_EBUSY', 'a handover of this coordinator is under way');
-    this.#busy = true;
-    try {
-      this.#handedOver = await this.#handover(signal, onProgress ?? (() => {}));
-      return this.#handedOver;
-    } finally {
-      this.#busy = false;
+  async handover(options: HandoverOptions = {}): Promise<Handover> {
+    await this.prepare(options);
+    const early = this.#open?.run.registry.drivers.filter(({ freezeEarly }) => freezeEarly).map(({ name }) => name);
+    if (early !== undefined && early.length > 0) await this.freezeEarly(early);
+    if (this.#options.trigger === 'shutdown') {
+      await this.shutdown();
+    } else {
+      await this.freeze();
+      await this.serialize();
     }
+    await this.finalize();
+    return await this.jump();
   }
 
+  /**
+   * Normal → prepared. Brownout, the machines run: drivers are asked what they need, memory is reserved, threads attach, and
+   * every driver prepares.
+   */
+  async prepare(options: HandoverOptions = {}): Promise<void> {
+    await this.#call('prepare', async () => {
+      const { interrupt } = await this.#begin(options);
+      interrupt.check();
+    });
+  }
+
+  /** In state prepared: these drivers, or all, bring their early state up to date ({@link Driver.update}). */
+  async update(names?: readonly string[]): Promise<void> {
+    await this.#onDrivers('update', names, (run, drivers) => run.update(drivers));
+  }
+
+  /**
+   * In state prepared: freezes drivers before the blackout, all of them in parallel; it will skip them. They refuse further
+   * nodes and pages (KHO_EBUSY). KHO_EBUSY for a driver that is frozen already, KHO_ENOENT for one that is not in the run,
+   * KHO_EINVAL for one that comes after a driver which is not frozen; for all that was handed over, KHO_EINVAL.
+   */
+  async freezeEarly(names: readonly string[]): Promise<void> {
+    await this.#onDrivers('freezeEarly', names, (run, drivers) => run.freezeEarly(drivers));
+  }
+
+  /** In state prepared: undoes {@link freezeEarly}. KHO_EINVAL for a driver that is not frozen. */
+  async unfreeze(names: readonly string[]): Promise<void> {
+    await this.#onDrivers('unfreeze', names, (run, drivers) => run.unfreeze(drivers));
+  }
+
+  /**
+   * Prepared → frozen: the blackout begins. All drivers stop, dependencies first. The threads of the pool stand by from here
+   * to the jump: other coordinators that share it wait meanwhile.
+   */
+  async freeze(): Promise<void> {
+    await this.#step('freeze', async ({ run, deadline }) => {
+      await run.standBy();
+      deadline.begin();
+      await run.freeze();
+    });
+  }
+
+  /** Frozen → serialized: every shard writes its state. */
+  async serialize(): Promise<void> {
+    await this.#step('serialize', ({ run }) => run.serialize());
+  }
+
+  /**
+   * Prepared → serialized, the other way: the blackout begins with the shutdown of devices, dependents first, and each driver
+   * freezes and serializes as soon as it is down, while others still shut down.
+   */
+  async shutdown(): Promise<void> {
+    await this.#step('shutdown', async ({ run, deadline }) => {
+      deadline.begin();
+      await run.shutdown();
+    });
+  }
+
+  /** Serialized → finalized: the FDTs are made, on this thread or the one that serialized. */
+  async finalize(): Promise<void> {
+    await this.#step('finalize', ({ run }) => run.finalize());
+  }
+
+  /** Finalized → handed over: a successor would find everything now. What this resolves with holds the host's memory. */
+  async jump(): Promise<Handover> {
+    return await this.#step('jump', async (open) => {
+      const handover = await open.run.jump();
+      this.#learn(open.run);
+      this.#history.add(phaseTimes(open.recorder.timeline));
+      this.#generation++;
+      this.#close(open);
+      this.#handedOver = handover;
+      return handover;
+    });
+  }
+
+  /**
+   * Any state before handed over → normal. Undoes everything in reverse. While a call is under way it interrupts that one,
+   * which rejects with `reason` (default KHO_ECANCELED) when all is rolled back.
+   */
+  async cancel(reason = new KhoError('KHO_ECANCELED', 'the handover was cancelled')): Promise<RollbackReport> {
+    if (this.#underWay !== undefined) {
+      this.#interrupt?.end(reason);
+      const before = this.#lastRollback;
+      await this.#underWay.catch(() => {});
+      // What was under way may have been done before it could be interrupted.
+      if (this.#lastRollback !== before && this.#lastRollback !== undefined) return this.#lastRollback;
+    }
+    this.#check('cancel');
+    return await this.#track(this.#lifecycle.run('cancel', () => this.#rollBack(reason, this.#lifecycle.state)));
+  }
+
+  /** Rolls back what is under way, and ends the threads. What was handed over stays. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#underWay !== undefined || this.#open !== undefined) await this.cancel().catch(() => {});
     await this.#lanes[Symbol.asyncDispose]();
   }
 
-  async #handover(signal: AbortSignal | undefined, progress: (event: ProgressEvent) => void): Promise<Handover> {
-    const epoch = process.hrtime.bigint();
-    const recorder = new TimelineRecorder(epoch);
-    using interrupt = new Interrupt(signal);
-    interrupt.check();
-    let run: HandoverRun | undefined;
+  #check(call: LifecycleCall): void {
+    void this.state; // a handover that was disposed of has made it normal
+    this.#lifecycle.check(call);
+  }
+
+  /** What is under way, for {@link cancel} to wait for. */
+  async #track<T>(work: Promise<T>): Promise<T> {
+    this.#underWay = work;
     try {
-      await recorder.phase('prepare', async () => {
-        const registry = await this.#describe(interrupt);
-        if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
-        const choice = this.#chooseMode(registry);
-        const { mode } = choice;
-        const reservations = recorder.step('prepare', 'reserve memory', () => {
-          return new Reservations(this.host, registry, this.#profile, mode);
-        });
-        run = new HandoverRun({
-          host: this.host,
-          options: { ...this.#options, fdtMax: this.#fdtMax, mode },
-          ...('predictions' in choice && { choice }),
-          registry,
-          reservations,
-          recorder,
-          interrupt,
-          progress,
-          laneOf: (driver) => this.#lanes.of(registry, driver, mode),
-        });
-        await run.prepare(epoch);
-      });
-      if (run === undefined) throw new KhoError('KHO_EINVAL', 'the run was not prepared');
-      interrupt.startBudget(this.#options.budget);
-      await run.blackout();
-      interrupt.stopBudget();
-      const handover = await run.finish();
-      this.#learn(run);
-      return handover;
-    } catch (thrown) {
-      interrupt.stopBudget();
-      const error = KhoError.from(thrown);
-      const failures = await recorder.phase('cancel', () => run?.cancel() ?? []);
-      if (failures.length === 0) throw error;
-      const cause = new AggregateError(failures, 'rolling back failed too');
-      throw new KhoError(error.code, error.message, error.details, { cause });
+      return await work;
+    } finally {
+      this.#underWay = undefined;
     }
+  }
+
+  /** Runs a call of the state machine; if it fails, everything is rolled back. */
+  async #call<T>(call: LifecycleCall, work: () => Promise<T>): Promise<T> {
+    this.#check(call);
+    const from = this.#lifecycle.state;
+    const guarded = async (): Promise<T> => {
+      try {
+        return await work();
+      } catch (thrown) {
+        const error = KhoError.from(thrown);
+        const { failures } = await this.#rollBack(error, from);
+        this.#lifecycle.enter('normal');
+        if (failures.length === 0) throw error;
+        const cause = new AggregateError(
+          failures.map((failure) => KhoError.from(failure)),
+          'rolling back failed too',
+        );
+        throw new KhoError(error.code, error.message, error.details, { cause });
+      }
+    };
+    return await this.#track(this.#lifecycle.run(call, guarded));
+  }
+
+  #step<T>(call: LifecycleCall, work: (open: OpenRun) => Promise<T>): Promise<T> {
+    return this.#call(call, async () => {
+      const open = this.#opened();
+      open.interrupt.check();
+      const result = await work(open);
+      return result;
+    });
+  }
+
+  async #onDrivers(
+    call: LifecycleCall,
+    names: readonly string[] | undefined,
+    work: (run: HandoverRun, drivers: readonly number[]) => Promise<void>,
+  ): Promise<void> {
+    this.#check(call);
+    const { run } = this.#opened();
+    const all = run.registry.drivers;
+    const chosen = names?.map((name) => {
+      const driver = all.find((candidate) => candidate.name === name);
+      if (driver !== undefined) return driver.index;
+      throw new KhoError('KHO_ENOENT', `there is no driver '${name}' in this run`, { driver: name, call });
+    });
+    const drivers = [...new Set(chosen ?? all.map(({ index }) => index))];
+    run.checkCall(call, drivers);
+    await this.#step(call, () => work(run, drivers));
+  }
+
+  #opened(): OpenRun {
+    if (this.#open === undefined) throw new KhoError('KHO_EINVAL', 'the run was not prepared');
+    return this.#open;
+  }
+
+  #close({ interrupt, deadline }: OpenRun): void {
+    deadline[Symbol.dispose]();
+    interrupt[Symbol.dispose]();
+    this.#open = undefined;
+    this.#interrupt = undefined;
+  }
+
+  /** Begins a run, and prepares it. */
+  async #begin({ signal, onProgress }: HandoverOptions): Promise<OpenRun> {
+    const epoch = process.hrtime.bigint();
+    this.events.begin();
+    const recorder = new TimelineRecorder(epoch, this.events);
+    const interrupt = new Interrupt(signal);
+    this.#interrupt = interrupt;
+    interrupt.check();
+    const { budget, callbackLimit = CALLBACK_LIMIT_MS, grace = GRACE_MS } = this.#options;
+    return await recorder.phase('prepare', async () => {
+      const driverBudgets: (number | undefined)[] = [];
+      const clock = this.#clock;
+      const deadline = new Deadline({ clock, interrupt, budget, driverBudgets, history: this.#history });
+      using _ = deadline.phase('prepare');
+      const registry = await this.#describe(interrupt, callbackLimit);
+      driverBudgets.push(...registry.drivers.map((driver) => driver.budget));
+      if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
+      const choice = this.#chooseMode(registry);
+      const { mode } = choice;
+      const reservations = recorder.step('prepare', 'reserve memory', () => {
+        return new Reservations(this.host, registry, this.#profile, mode);
+      });
+      const run = new HandoverRun({
+        host: this.host,
+        options: { ...this.#options, fdtMax: this.#fdtMax, mode },
+        ...('predictions' in choice && { choice }),
+        registry,
+        reservations,
+        recorder,
+        interrupt,
+        deadline,
+        clock,
+        callbackLimit,
+        grace,
+        events: this.events,
+        generation: `${this.#id}.${this.#generation}`,
+        progress: onProgress ?? (() => {}),
+        laneOf: (driver) => this.#lanes.of(registry, driver, mode),
+      });
+      this.#open = { run, recorder, interrupt, deadline };
+      await run.prepare(epoch);
+      return this.#open;
+    });
+  }
+
+  async #rollBack(reason: KhoError, from: LifecycleState): Promise<RollbackReport> {
+    const open = this.#open;
+    open?.deadline[Symbol.dispose]();
+    const outcome = await open?.recorder.phase('cancel', () => open.run.cancel());
+    if (open !== undefined) this.#close(open);
+    this.#interrupt?.[Symbol.dispose]();
+    this.#interrupt = undefined;
+    const report = { reason: reason.toJSON(), from, failures: [], reclaimed: [], ...outcome };
+    this.#lastRollback = report;
+    this.events.rolledBack(report);
+    return report;
   }
 
   #checkRoom(bytes: number): void {
@@ -195,10 +473,23 @@ export class Coordinator implements AsyncDisposable {
   }
 
   /** Asks the drivers what they are and need. */
-  async #describe(interrupt: Interrupt): Promise<Registry> {
+  async #describe(interrupt: Interrupt, limit: number): Promise<Registry> {
     const main = this.#lanes.main(this.#options.mode);
     const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
-    const answer = await Promise.race([main.runner.run({ kind: 'describe', registrations }), interrupt.promise]);
+    const current = new SharedArrayBuffer(4);
+    const task = main.runner.run({ kind: 'describe', registrations, current });
+    task.catch(() => {}); // seen by the race, unless that is over
+    const late = new Interrupt();
+    using _ = this.#clock.timer(limit, () => {
+      const { module } = this.#registrations[Atomics.load(new Int32Array(current), 0)] ?? {};
+      const text = `the driver ${module?.origin} did not say what it is within ${limit} ms`;
+      late.end(new KhoError('KHO_ETIMEDOUT', text, { file: module?.origin ?? '' }));
+    });
+    const answer = await Promise.race([task, interrupt.promise, late.promise]).catch(async (error: unknown) => {
+      // It may be at it for ever.
+      await main.runner.restart();
+      throw error;
+    });
     const [failure] = answer.failures;
     if (failure !== undefined) {
       const registration = this.#registrations[failure.position];

@@ -1,15 +1,20 @@
 import { ONE_FDT_ROOM, profileNamed } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
-import { KhoError } from '../errors.js';
+import { KhoError, type SerializedKhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
 import { PAGE_SIZE } from '../memblock/index.js';
 import {
+  EarlyBytes,
   type Mode,
   type RunDescription,
   ShardFdtTable,
   type SnapshotDigests,
+  type TaskPhase,
   type TaskRunner,
 } from '../workers/index.js';
+import type { Clock } from './clock.js';
+import type { Deadline } from './deadline.js';
+import type { HandoverEvents } from './events.js';
 import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import type { Interrupt } from './interrupt.js';
@@ -18,14 +23,17 @@ import { LinkRenderer } from './link-renderer.js';
 import { declaredLoad, type ModeChoice } from './mode-choice.js';
 import { OneFdt } from './one-fdt.js';
 import type { Finalized, HandoverOutput } from './output.js';
-import { PhaseRunner, type PhaseWork, type RunnerLane } from './phase-runner.js';
+import { type PhaseOptions, PhaseRunner } from './phase-runner.js';
+import { backward, forward, inParallel, type StepPlan, shutdownSteps } from './phase-steps.js';
 import type { RunPlan } from './plan.js';
 import type { Registry } from './registry.js';
 import type { Renderer } from './renderer.js';
 import type { Reservations } from './reservations.js';
+import type { RollbackReport } from './rollback-report.js';
 import { StageRenderer } from './stage-renderer.js';
 import { SubBlobs } from './sub-blobs.js';
 import { KEXEC_LOAD_STEPS, type Phase, type Timeline, type TimelineRecorder } from './timeline.js';
+import type { RunnerLane } from './work-group.js';
 import { WorkerRenderer } from './worker-renderer.js';
 
 /** How far a phase is. */
@@ -36,7 +44,10 @@ export interface ProgressEvent {
 }
 
 /** A plan without its drivers and host, whose mode is a real one. */
-export type RunOptions = Pick<RunPlan, 'workers' | 'seed' | 'profile' | 'fdtMax' | 'budget' | 'kexec'> & {
+export type RunOptions = Pick<
+  RunPlan,
+  'workers' | 'seed' | 'profile' | 'fdtMax' | 'budget' | 'kexec' | 'trigger' | 'onShutdownFailure'
+> & {
   readonly mode: Mode;
 };
 
@@ -50,60 +61,64 @@ export interface HandoverRunParts {
   readonly reservations: Reservations;
   readonly recorder: TimelineRecorder;
   readonly interrupt: Interrupt;
+  readonly deadline: Deadline;
+  readonly events: HandoverEvents;
+  readonly clock: Clock;
+  readonly callbackLimit: number;
+  readonly grace: number;
+  /** Of the hosted drivers' live states. */
+  readonly generation: string;
   readonly progress: (event: ProgressEvent) => void;
   readonly laneOf: (driver: number) => RunnerLane;
 }
 
 let runs = 0;
 
-/** One handover under way: what it holds, and how far it is. */
+/** One handover under way: what it holds, and how far it is. Its calls come in the order of the lifecycle. */
 export class HandoverRun {
+  readonly #parts: HandoverRunParts;
   readonly #host: Host;
   readonly #options: RunOptions;
-  readonly #choice: ModeChoice | undefined;
   readonly #registry: Registry;
   readonly #reservations: Reservations;
   readonly #recorder: TimelineRecorder;
   readonly #interrupt: Interrupt;
-  readonly #progress: (event: ProgressEvent) => void;
-  readonly #laneOf: (driver: number) => RunnerLane;
   readonly #id = `run-${++runs}`;
   /** Of FDT that the shards may write. */
   readonly #maxBytes: number;
   readonly #stage: Stage;
   /** Mode `subfdt` alone. */
   readonly #shardFdts: ShardFdtTable | undefined;
+  readonly #early: EarlyBytes;
   readonly #phases: PhaseRunner;
   /** What each instance's prepare returned. */
   readonly #prepared = new Map<number, unknown>();
   readonly #digests = new Map<number, SnapshotDigests>();
+  /** Instances whose freeze has succeeded, and was not undone. */
+  readonly #frozen = new Set<number>();
+  /** Drivers that were frozen early: by their index, so that it is known who was frozen twice. */
+  readonly #frozenEarly = new Set<number>();
+  readonly #shutdownFailures: SerializedKhoError[] = [];
   #begun = false;
   #kexec: KexecImage | undefined;
   #finalized: Finalized | undefined;
 
   constructor(parts: HandoverRunParts) {
-    const { host, options, registry, reservations, recorder, interrupt, laneOf } = parts;
+    this.#parts = parts;
+    const { host, options, registry, reservations, recorder, interrupt } = parts;
     this.#host = host;
     this.#options = options;
-    this.#choice = parts.choice;
     this.#registry = registry;
     this.#reservations = reservations;
     this.#recorder = recorder;
     this.#interrupt = interrupt;
-    this.#progress = parts.progress;
-    this.#laneOf = laneOf;
     this.#maxBytes = declaredLoad(registry.shards).bytes;
     const threads = options.workers + registry.drivers.length;
     this.#stage = Stage.create({ shardCount: registry.shards.length, maxBytes: this.#maxBytes, threads });
     const { shards, instances } = registry;
     if (options.mode === 'subfdt') this.#shardFdts = ShardFdtTable.create(shards.length, instances.length);
-    this.#phases = new PhaseRunner({
-      runId: this.#id,
-      registry,
-      recorder,
-      interrupt,
-      laneOf,
-    });
+    this.#early = EarlyBytes.create(shards.length);
+    this.#phases = new PhaseRunner({ ...parts, runId: this.#id });
   }
 
   get mode(): Mode {
@@ -132,26 +147,229 @@ export class HandoverRun {
     const description = this.#describeRun(epoch);
     await Promise.race([this.#onRunners((runner) => runner.attach(description)), this.#interrupt.promise]);
     this.#begun = true;
-    await this.#phases.run(this.#hostedWork(), {
-      phase: 'create',
-      recordAs: 'prepare',
-      order: 'none',
-      onItem: () => {},
-    });
-    await this.#phases.run(this.#instanceWork(), {
-      phase: 'prepare',
-      recordAs: 'prepare',
-      order: 'forward',
-      onItem: (instance, prepared) => this.#prepared.set(instance, prepared),
+    const { drivers } = this.#registry;
+    const hosted = drivers.filter((driver) => driver.hosted).map(({ index }) => index);
+    await this.#run('prepare', inParallel(this.#registry, 'create', hosted));
+    await this.#run('prepare', forward(this.#registry, 'prepare'), {
+      onItem: (_phase, instance, prepared) => this.#prepared.set(instance, prepared),
       onProgress: this.#reporter('prepare'),
     });
     await Promise.race([this.#sharePrepared(), this.#interrupt.promise]);
-    // From here on a phase begins at once. Other runs that share the pool wait until this one has jumped.
+  }
+
+  /** Brownout again: drivers bring their early state up to date. */
+  async update(drivers: readonly number[]): Promise<void> {
+    const plan = forward(
+      this.#registry,
+      'update',
+      drivers.filter((driver) => this.#has(driver, 'update')),
+    );
+    await this.#phase('update', () => this.#run('update', plan, { onProgress: this.#reporter('update') }));
+  }
+
+  /**
+   * What the arguments of a call on single drivers must be, before it begins. KHO_EBUSY for one that is frozen already;
+   * KHO_EINVAL for one to be frozen that comes after a driver which is not, and for one to be unfrozen that is not frozen, or
+   * that a frozen one comes after.
+   */
+  checkCall(call: string, drivers: readonly number[]): void {
+    const { drivers: all } = this.#registry;
+    for (const index of drivers) {
+      const { name: driver = '', after = [] } = all[index] ?? {};
+      const isFrozen = this.#frozenEarly.has(index);
+      if (call !== 'unfreeze') {
+        if (isFrozen) throw new KhoError('KHO_EBUSY', `'${driver}' is frozen`, { driver, call });
+        const missing = after.find((other) => !drivers.includes(other) && !this.#frozenEarly.has(other));
+        if (call === 'update' || missing === undefined) continue;
+        const text = `'${driver}' comes after '${all[missing]?.name}', which must be frozen before it or with it`;
+        throw new KhoError('KHO_EINVAL', text, { driver, call });
+      }
+      if (!isFrozen) throw new KhoError('KHO_EINVAL', `'${driver}' is not frozen`, { driver, call });
+      const dependent = [...this.#frozenEarly].find(
+        (other) => !drivers.includes(other) && all[other]?.after.includes(index),
+      );
+      if (dependent === undefined) continue;
+      const text = `'${all[dependent]?.name}' comes after '${driver}' and is frozen; unfreeze it first`;
+      throw new KhoError('KHO_EINVAL', text, { driver, call });
+    }
+  }
+
+  /** Freezes drivers before the blackout, in parallel as far as `after` lets them; later they are skipped. */
+  async freezeEarly(drivers: readonly number[]): Promise<void> {
+    await this.#phase('early freeze', () =>
+      this.#run('early freeze', forward(this.#registry, 'freeze', drivers), { onItem: this.#noteFrozen }),
+    );
+    for (const driver of drivers) this.#frozenEarly.add(driver);
+  }
+
+  /** Undoes {@link freezeEarly}. */
+  async unfreeze(drivers: readonly number[]): Promise<void> {
+    await this.#phase('early freeze', () => this.#run('early freeze', backward(this.#registry, 'unfreeze', drivers)));
+    for (const driver of drivers) {
+      this.#frozenEarly.delete(driver);
+      for (const instance of this.#registry.drivers[driver]?.instances ?? []) this.#frozen.delete(instance);
+    }
+  }
+
+  /** The blackout begins, but for what is done when it is due: a phase then begins at once. */
+  async standBy(): Promise<void> {
+    // Other runs that share the pool wait until this one has jumped.
     await Promise.race([this.#onRunners((runner) => runner.standBy(this.#id)), this.#interrupt.promise]);
   }
 
+  async freeze(): Promise<void> {
+    const left = this.#registry.drivers.flatMap(({ index }) => (this.#frozenEarly.has(index) ? [] : [index]));
+    await this.#phase('freeze', () =>
+      this.#run('freeze', forward(this.#registry, 'freeze', left), {
+        onItem: this.#noteFrozen,
+        onProgress: this.#reporter('freeze'),
+      }),
+    );
+  }
+
+  /** Every driver is frozen: their states no longer depend on one another, so all shards are serialized at once. */
+  async serialize(): Promise<void> {
+    await this.#phase('serialize', () =>
+      this.#run('serialize', inParallel(this.#registry, 'serialize'), { onProgress: this.#reporter('serialize') }),
+    );
+  }
+
+  /**
+   * The other trigger: devices are shut down, dependents first, and each driver freezes and serializes as soon as it is
+   * down. Failures of shutdown that do not end it are kept for the record.
+   */
+  async shutdown(): Promise<void> {
+    // Not in step with each other: every piece of work is a task of its own.
+    await this.#onRunners((runner) => runner.dismiss(this.#id));
+    const proceed = this.#options.onShutdownFailure === 'proceed';
+    const steps = shutdownSteps(this.#registry, {
+      proceed,
+      isDown: (driver) => this.#frozenEarly.has(driver),
+      hasShutdown: (driver) => this.#has(driver, 'shutdown'),
+    });
+    let up = steps.filter(({ phase }) => phase === 'shutdown').length;
+    let underWay = this.#recorder.startPhase('shutdown');
+    let watched = this.#parts.deadline.phase('shutdown');
+    try {
+      const failures = await this.#phases.run(steps, {
+        grouping: 'step',
+        onItem: this.#noteFrozen,
+        onStep: ({ phase }) => {
+          if (phase !== 'shutdown' || --up > 0) return;
+          watched[Symbol.dispose]();
+          underWay = this.#recorder.startPhase('serialize', underWay.end());
+          watched = this.#parts.deadline.phase('serialize');
+        },
+        onProgress: this.#reporter('shutdown'),
+      });
+      this.#shutdownFailures.push(...failures.map((failure) => failure.toJSON()));
+      underWay.end();
+    } catch (error) {
+      underWay.end(error);
+      throw error;
+    } finally {
+      watched[Symbol.dispose]();
+    }
+  }
+
+  async finalize(): Promise<void> {
+    await this.#phase('finalize', async () => {
+      this.#finalized = await this.#output().finalize(this.#renderer());
+    });
+  }
+
+  /**
+   * Puts the boot record's first page into place, by which a successor finds it all. Then come the digests of the frozen
+   * states, which are no part of the blackout.
+   */
+  async jump(): Promise<Handover> {
+    const { deadline } = this.#parts;
+    const finalized = this.#finalized;
+    if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
+    await this.#phase('jump', () => {
+      const { address, bytes } = this.#loaded().record;
+      this.#host.memory.write(address, bytes);
+    });
+    deadline[Symbol.dispose]();
+    await this.#onRunners((runner) => runner.dismiss(this.#id));
+    await this.#recorder.phase('snapshot', () =>
+      this.#run('snapshot', inParallel(this.#registry, 'snapshot'), {
+        onItem: (_phase, instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
+      }),
+    );
+    await this.#onRunners((runner) => runner.detach(this.#id));
+    return new Handover({
+      host: this.#host,
+      plan: this.#options,
+      ...(this.#parts.choice && { choice: this.#parts.choice }),
+      registry: this.#registry,
+      reservations: this.#reservations,
+      kexec: this.#loaded(),
+      ...finalized,
+      digests: this.#digests,
+      recorder: this.#recorder,
+      early: this.#early,
+      frozenEarly: this.#frozenEarly,
+      shutdownFailures: this.#shutdownFailures,
+    });
+  }
+
+  /**
+   * Undoes everything: what was frozen is unfrozen, then every driver cancelled, dependents first; then all memory is free
+   * again, and no successor finds anything. Never rejects: what failed on the way is in the report.
+   */
+  async cancel(): Promise<Pick<RollbackReport, 'failures' | 'reclaimed'>> {
+    await this.#onRunners((runner) => runner.dismiss(this.#id));
+    const failures: KhoError[] = [];
+    if (this.#begun) {
+      // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
+      // its cancel fails, too, and says so.
+      await this.#sharePrepared().catch(() => {});
+      const undo = async (plan: StepPlan): Promise<void> => {
+        const options = { grouping: 'level', interruptible: false, onItem: () => {} } as const;
+        failures.push(...(await this.#phases.run(plan('cancel', true), options)));
+      };
+      // An instance whose freeze failed, or never ended, was never frozen.
+      await undo(
+        backward(this.#registry, 'unfreeze', this.#with('unfreeze'), (instance) => this.#frozen.has(instance)),
+      );
+      await undo(backward(this.#registry, 'cancel'));
+    }
+    await this.#onRunners((runner) => runner.detach(this.#id));
+    const record = this.#kexec?.record;
+    if (record !== undefined) this.#host.memory.fill(record.address, record.memorySize, 0);
+    const reclaimed = this.#reservations.reclaim(this.#registry);
+    this.#reservations.release();
+    return { failures: failures.map((failure) => failure.toJSON()), reclaimed };
+  }
+
+  readonly #noteFrozen = (phase: TaskPhase, instance: number): void => {
+    if (phase === 'freeze') this.#frozen.add(instance);
+  };
+
+  async #run(recordAs: Phase, plan: StepPlan, options: Partial<PhaseOptions> = {}): Promise<void> {
+    const steps = plan(recordAs);
+    await this.#phases.run(steps, { grouping: 'level', onItem: () => {}, ...options });
+  }
+
+  /** Runs `work` as a phase that may have a budget. */
+  async #phase(phase: Phase, work: () => Promise<void> | void): Promise<void> {
+    await this.#recorder.phase(phase, async () => {
+      using _ = this.#parts.deadline.phase(phase);
+      await work();
+    });
+  }
+
+  #has(driver: number, callback: 'update' | 'shutdown' | 'unfreeze'): boolean {
+    return this.#registry.drivers[driver]?.callbacks.includes(callback) === true;
+  }
+
+  #with(callback: 'update' | 'shutdown' | 'unfreeze'): number[] {
+    return this.#registry.drivers.flatMap(({ index }) => (this.#has(index, callback) ? [index] : []));
+  }
+
   async #onRunners(work: (runner: TaskRunner) => Promise<void>): Promise<void> {
-    const runners = new Set(this.#registry.drivers.map((_, driver) => this.#laneOf(driver).runner));
+    const runners = new Set(this.#registry.drivers.map((_, driver) => this.#parts.laneOf(driver).runner));
     await Promise.all([...runners].map(work));
   }
 
@@ -159,7 +377,7 @@ export class HandoverRun {
   async #sharePrepared(): Promise<void> {
     const byRunner = new Map<TaskRunner, Map<number, unknown>>();
     for (const { index, instances } of this.#registry.drivers) {
-      const { runner } = this.#laneOf(index);
+      const { runner } = this.#parts.laneOf(index);
       const prepared = byRunner.get(runner) ?? new Map<number, unknown>();
       byRunner.set(runner, prepared);
       for (const item of instances) if (this.#prepared.has(item)) prepared.set(item, this.#prepared.get(item));
@@ -168,86 +386,6 @@ export class HandoverRun {
       [...byRunner].map(([runner, prepared]) => runner.setPrepared(this.#id, prepared)),
     );
     for (const outcome of told) if (outcome.status === 'rejected') throw outcome.reason;
-  }
-
-  /** Freeze, serialize, finalize, and put the boot record's first page into place, by which a successor finds it all. */
-  async blackout(): Promise<void> {
-    await this.#recorder.phase('freeze', () =>
-      this.#phases.run(this.#instanceWork(), {
-        phase: 'freeze',
-        recordAs: 'freeze',
-        order: 'forward',
-        onItem: () => {},
-        onProgress: this.#reporter('freeze'),
-      }),
-    );
-    // Every driver is frozen: their states no longer depend on one another, so all shards are serialized at once.
-    await this.#recorder.phase('serialize', () =>
-      this.#phases.run(this.#shardWork(), {
-        phase: 'serialize',
-        recordAs: 'serialize',
-        order: 'none',
-        onItem: () => {},
-        onProgress: this.#reporter('serialize'),
-      }),
-    );
-    this.#finalized = await this.#recorder.phase('finalize', () => this.#output().finalize(this.#renderer()));
-    this.#interrupt.check();
-    await this.#recorder.phase('jump', () => {
-      const { address, bytes } = this.#loaded().record;
-      this.#host.memory.write(address, bytes);
-    });
-  }
-
-  /** After the jump: the digests of the frozen states, which are no part of the blackout. */
-  async finish(): Promise<Handover> {
-    await this.#onRunners((runner) => runner.dismiss(this.#id));
-    await this.#recorder.phase('snapshot', () =>
-      this.#phases.run(this.#instanceWork(), {
-        phase: 'snapshot',
-        recordAs: 'snapshot',
-        order: 'none',
-        onItem: (instance, digests) => this.#digests.set(instance, digests as SnapshotDigests),
-      }),
-    );
-    await this.#onRunners((runner) => runner.detach(this.#id));
-    const finalized = this.#finalized;
-    if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
-    return new Handover({
-      host: this.#host,
-      plan: this.#options,
-      ...(this.#choice && { choice: this.#choice }),
-      registry: this.#registry,
-      reservations: this.#reservations,
-      kexec: this.#loaded(),
-      ...finalized,
-      digests: this.#digests,
-      recorder: this.#recorder,
-    });
-  }
-
-  /** Undoes everything: cancel callbacks in reverse order, then all memory. Returns what failed on the way. */
-  async cancel(): Promise<KhoError[]> {
-    await this.#onRunners((runner) => runner.dismiss(this.#id));
-    // A prepare that failed has told nobody what its instances had returned. A thread that cannot be told is dead: then
-    // its cancel fails, too, and says so.
-    if (this.#begun) await this.#sharePrepared().catch(() => {});
-    const failures = this.#begun
-      ? await this.#phases.run(
-          this.#instanceWork().map(({ driver, items }) => ({ driver, items: [...items].reverse() })),
-          {
-            phase: 'cancel',
-            recordAs: 'cancel',
-            order: 'backward',
-            collectFailures: true,
-            interruptible: false,
-            onItem: () => {},
-          },
-        )
-      : [];
-    await this.#onRunners((runner) => runner.detach(this.#id));
-    this.#reservations.release();
-    return failures;
   }
 
   #output(): HandoverOutput {
@@ -267,7 +405,7 @@ export class HandoverRun {
 
   #renderer(): Renderer {
     const { mode } = this.#options;
-    if (mode === 'sequential') return new WorkerRenderer(this.#id, this.#laneOf(0), this.#recorder);
+    if (mode === 'sequential') return new WorkerRenderer(this.#id, this.#parts.laneOf(0), this.#recorder);
     if (this.#shardFdts !== undefined) {
       return new LinkRenderer({
         memory: this.#host.memory,
@@ -317,6 +455,7 @@ export class HandoverRun {
     const { rooms } = this.#reservations;
     return {
       id: this.#id,
+      generation: this.#parts.generation,
       mode: this.#options.mode,
       seed: this.#options.seed,
       epoch,
@@ -335,30 +474,13 @@ export class HandoverRun {
       ...(this.#shardFdts && { shardFdts: this.#shardFdts.buffer }),
       memory: this.#host.memory.handle,
       extents: this.#reservations.extents.handle,
+      early: this.#early.buffer,
       stage: this.#stage.handle,
       tracker: this.#reservations.tracker.root,
     };
   }
 
-  #instanceWork(): PhaseWork[] {
-    return this.#registry.drivers.map(({ index, instances }) => ({ driver: index, items: instances }));
-  }
-
-  #hostedWork(): PhaseWork[] {
-    return this.#registry.drivers.flatMap(({ index, instances, hosted }) =>
-      hosted ? [{ driver: index, items: instances }] : [],
-    );
-  }
-
-  #shardWork(): PhaseWork[] {
-    const work = this.#registry.drivers.map(({ index }) => ({ driver: index, items: [] as number[] }));
-    for (const [shard, { instance }] of this.#registry.shards.entries()) {
-      work[this.#registry.instances[instance]?.driver ?? 0]?.items.push(shard);
-    }
-    return work;
-  }
-
   #reporter(phase: Phase): (done: number, total: number) => void {
-    return (done, total) => this.#progress({ phase, done, total });
+    return (done, total) => this.#parts.progress({ phase, done, total });
   }
 }

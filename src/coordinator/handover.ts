@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { KexecImage } from '../arch/index.js';
+import type { SerializedKhoError } from '../errors.js';
 import { type FdtNode, FdtReader } from '../fdt/index.js';
 import {
   after,
@@ -15,16 +16,17 @@ import {
   writeImage,
 } from '../memblock/index.js';
 import { VERSION } from '../version.js';
-import type { DriverModule, SnapshotDigests } from '../workers/index.js';
+import type { DriverModule, EarlyBytes, SnapshotDigests } from '../workers/index.js';
 import type { RunOptions } from './handover-run.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
 import type { ModeChoice } from './mode-choice.js';
 import type { Finalized } from './output.js';
-import type { Registry } from './registry.js';
+import type { RegisteredDriver, Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
 import {
   type DriverRecord,
+  type FailureRecord,
   type KexecRecord,
   type RangeRecord,
   RUN_RECORD_VERSION,
@@ -43,6 +45,10 @@ interface HandoverParts extends Finalized {
   /** By instance: digests of its frozen state. */
   readonly digests: ReadonlyMap<number, SnapshotDigests>;
   readonly recorder: TimelineRecorder;
+  readonly early: EarlyBytes;
+  /** Drivers that were frozen before the blackout. */
+  readonly frozenEarly: ReadonlySet<number>;
+  readonly shutdownFailures: readonly SerializedKhoError[];
 }
 
 /**
@@ -132,6 +138,7 @@ export class Handover implements Disposable {
   /** run.json, without a successor's part. */
   record(): RunRecord {
     const { host, plan, choice, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
+    const { frozenEarly, shutdownFailures } = this.#parts;
     const ranges = this.ranges();
     const nodes = this.#driverNodes();
     const pageBytes = new Map<string, number>();
@@ -162,6 +169,8 @@ export class Handover implements Disposable {
       seed: plan.seed,
       ...(kexec.fdt === undefined ? {} : { fdtMax: kexec.fdt.segment.memorySize }),
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
+      trigger: plan.trigger ?? 'activate',
+      ...(shutdownFailures.length > 0 && { shutdownFailures: shutdownFailures.map(asFailure) }),
       ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {
         const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
@@ -176,6 +185,9 @@ export class Handover implements Disposable {
           properties: rendered.get(driver.name)?.properties ?? 0,
           blob: this.#blobRecord(driver.name, nodes),
           pageBytes: pageBytes.get(driver.name) ?? 0,
+          ...this.#stateBytes(driver),
+          ...(frozenEarly.has(driver.index) && { frozenEarly: true as const }),
+          ...(driver.budget !== undefined && { budget: driver.budget }),
         };
       }),
       instances: this.#instanceRecords(digests, nodes),
@@ -213,6 +225,21 @@ export class Handover implements Disposable {
         return node === undefined ? [] : [[name, node]];
       }),
     );
+  }
+
+  /** How much of a driver's state there was before the blackout. */
+  #stateBytes({ instances }: RegisteredDriver): { stateBytes: number; earlyBytes: number } {
+    const { registry, early } = this.#parts;
+    const sum = { stateBytes: 0, earlyBytes: 0 };
+    for (const item of instances) {
+      const { firstShard = 0, shardCount = 0 } = registry.instances[item] ?? {};
+      for (let shard = firstShard; shard < firstShard + shardCount; shard++) {
+        const bytes = early.of(shard);
+        sum.stateBytes += bytes.all;
+        sum.earlyBytes += bytes.early;
+      }
+    }
+    return sum;
   }
 
   #blobRecord(driver: string, nodes: ReadonlyMap<string, FdtNode>): DriverRecord['blob'] {
@@ -272,6 +299,11 @@ export function kexecRecord({ kernel, initrd, commandLine }: KexecPlan, image: K
       memorySize,
     })),
   };
+}
+
+function asFailure({ code, message, details }: SerializedKhoError): FailureRecord {
+  const { driver, instance } = details;
+  return { code, message, ...(driver !== undefined && { driver }), ...(instance !== undefined && { instance }) };
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -1,11 +1,17 @@
+export { type Clock, SYSTEM_CLOCK } from './clock.js';
 export { Coordinator, type CoordinatorOptions, type HandoverOptions } from './coordinator.js';
 export { orderByDependencies } from './dependencies.js';
+export { type HandoverEventMap, HandoverEvents } from './events.js';
 export { digestsOf, Handover, kexecRecord } from './handover.js';
 export type { ProgressEvent } from './handover-run.js';
 export { Host } from './host.js';
 export { type KexecPlan, readKexecFiles } from './kexec-files.js';
+export { LIFECYCLE_STATES, type LifecycleCall, type LifecycleState } from './lifecycle.js';
 export * from './mode-choice.js';
+export { type Overrun, overruns } from './overruns.js';
+export { type PhaseTimes, phaseTimes } from './phase-times.js';
 export * from './plan.js';
 export { readRecord } from './read-record.js';
+export type { ReclaimedMemory, RollbackReport } from './rollback-report.js';
 export * from './run-record.js';
 export * from './timeline.js';

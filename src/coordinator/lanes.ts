@@ -1,6 +1,7 @@
+import type { ResourceLimits } from 'node:worker_threads';
 import { DriverHost, type Mode, WorkerPool } from '../workers/index.js';
-import type { RunnerLane } from './phase-runner.js';
 import type { Registry } from './registry.js';
+import type { RunnerLane } from './work-group.js';
 
 /** The threads of a coordinator, which live until it is disposed of. Each is started when it is first asked for. */
 export class Lanes implements AsyncDisposable {
@@ -11,19 +12,28 @@ export class Lanes implements AsyncDisposable {
   #sequential: RunnerLane | undefined;
   readonly #hosts = new Map<string, RunnerLane>();
 
-  constructor({ workers, pool }: { readonly workers: number; readonly pool?: WorkerPool }) {
+  readonly #limits: ResourceLimits | undefined;
+
+  constructor(options: {
+    readonly workers: number;
+    readonly pool?: WorkerPool;
+    readonly resourceLimits?: ResourceLimits;
+  }) {
+    const { workers, pool, resourceLimits } = options;
     this.#workers = workers;
+    this.#limits = resourceLimits;
     this.#lent = pool;
   }
 
   /** Mode `sequential`: one thread for everything; else the pool. */
   main(mode: Mode | 'auto'): RunnerLane {
     if (mode === 'sequential') {
-      this.#sequential ??= { runner: new DriverHost('sequential'), threads: 1, role: 'worker' };
+      this.#sequential ??= { runner: new DriverHost('sequential', this.#limits), threads: 1, role: 'worker' };
       return this.#sequential;
     }
     if (this.#pool === undefined) {
-      const runner = this.#lent ?? new WorkerPool({ threads: this.#workers });
+      const runner =
+        this.#lent ?? new WorkerPool({ threads: this.#workers, ...(this.#limits && { resourceLimits: this.#limits }) });
       this.#pool = { runner, threads: runner.threads, role: 'worker' };
     }
     return this.#pool;
@@ -35,7 +45,7 @@ export class Lanes implements AsyncDisposable {
     if (driver === undefined || !driver.hosted || mode === 'sequential') return this.main(mode);
     let lane = this.#hosts.get(driver.name);
     if (lane === undefined) {
-      lane = { runner: new DriverHost(driver.name), threads: 1, role: 'host', driver: driver.name };
+      lane = { runner: new DriverHost(driver.name, this.#limits), threads: 1, role: 'host', driver: driver.name };
       this.#hosts.set(driver.name, lane);
     }
     return lane;

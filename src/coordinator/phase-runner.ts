@@ -1,180 +1,160 @@
 import { KhoError } from '../errors.js';
-import { type CallbackTask, type TaskAnswer, type TaskPhase, type TaskRunner, WorkList } from '../workers/index.js';
+import type { CallbackTask, TaskAnswer, TaskPhase } from '../workers/index.js';
+import { CallbackWatch, hungError, type LateCallback } from './callback-watch.js';
+import type { Clock } from './clock.js';
+import type { Deadline } from './deadline.js';
+import type { HandoverEvents } from './events.js';
 import type { Interrupt } from './interrupt.js';
 import type { Registry } from './registry.js';
-import type { Phase, TimelineRecorder, TimelineThread } from './timeline.js';
+import type { TimelineRecorder } from './timeline.js';
+import { type PhaseStep, type RunnerLane, WorkGroup } from './work-group.js';
 
-/** How long tasks may go on after a run was interrupted, before their threads are ended. */
-const GRACE_MS = 2000;
 /** How often progress is looked at, if somebody wants to know. */
 const PROGRESS_MS = 100;
 
-/** A runner with the queue in front of it. */
-export interface RunnerLane {
-  readonly runner: TaskRunner;
-  readonly threads: number;
-  readonly role: TimelineThread['role'];
-  /** Of a host: the driver that lives there. */
-  readonly driver?: string;
-}
-
-/** Items of one driver that a phase works through. */
-export interface PhaseWork {
-  readonly driver: number;
-  readonly items: readonly number[];
-}
-
 export interface PhaseOptions {
-  readonly phase: TaskPhase;
-  /** The phase under which the timeline counts it. */
-  readonly recordAs: Phase;
-  /** `forward`: after its dependencies; `backward`: after what depends on it; `none`: all at once. */
-  readonly order: 'forward' | 'backward' | 'none';
-  /** True to go on with the rest after a failure, and collect all of them: rolling back must reach everyone. */
-  readonly collectFailures?: boolean;
+  /**
+   * `level`: all steps of a lane that wait for nobody make one list, which all threads of the lane share. `step`: each step
+   * has a list of its own and begins as soon as it may, on the threads of its lane that are free.
+   */
+  readonly grouping: 'level' | 'step';
   /** False where an interrupt must not stop it. */
   readonly interruptible?: boolean;
-  readonly onItem: (item: number, value: unknown) => void;
+  readonly onItem: (phase: TaskPhase, item: number, value: unknown) => void;
+  /** All items of a step have ended, well or not. */
+  readonly onStep?: (step: PhaseStep) => void;
   readonly onProgress?: (done: number, total: number) => void;
-}
-
-/** Items that one lane's threads share out among themselves. */
-interface Group {
-  readonly lane: RunnerLane;
-  readonly drivers: readonly number[];
-  readonly items: Int32Array;
-  readonly list: WorkList;
-  readonly slots: number;
 }
 
 /** How far a phase is. */
 interface PhaseState {
   readonly options: PhaseOptions;
   /** Those that have begun. */
-  readonly groups: Group[];
+  readonly groups: WorkGroup[];
   readonly total: number;
   readonly failures: KhoError[];
+  /** The first failure of a step that does not collect them. */
+  failure?: KhoError;
   stopped: boolean;
 }
 
+export interface PhaseRunnerParts {
+  readonly runId: string;
+  readonly registry: Registry;
+  readonly recorder: TimelineRecorder;
+  readonly interrupt: Interrupt;
+  readonly laneOf: (driver: number) => RunnerLane;
+  readonly clock: Clock;
+  readonly deadline: Deadline;
+  readonly events: HandoverEvents;
+  /** Milliseconds after which a callback has hung, and its thread is ended. */
+  readonly callbackLimit: number;
+  /** How long callbacks may go on after a run was interrupted, before their threads are ended. */
+  readonly grace: number;
+}
+
 /**
- * Spreads a phase's callbacks over threads, in the order that dependencies ask for.
+ * Spreads callbacks over threads, in the order that dependencies ask for.
  *
- * All drivers of a lane that wait for nobody make one group; every thread of the lane gets one message for it and takes
- * items until none is left. When the group is done, those that waited for it alone make the next one. So a phase costs a
- * message a thread for each level of dependencies, whatever the number of drivers.
+ * Every thread gets one message for each group of work and takes items until none is left. By level a phase costs a message
+ * a thread for each level of dependencies, whatever the number of drivers.
  */
 export class PhaseRunner {
-  readonly #registry: Registry;
-  readonly #recorder: TimelineRecorder;
-  readonly #interrupt: Interrupt;
-  readonly #laneOf: (driver: number) => RunnerLane;
-  readonly #runId: string;
+  readonly #parts: PhaseRunnerParts;
 
-  constructor(options: {
-    runId: string;
-    registry: Registry;
-    recorder: TimelineRecorder;
-    interrupt: Interrupt;
-    laneOf: (driver: number) => RunnerLane;
-  }) {
-    this.#runId = options.runId;
-    this.#registry = options.registry;
-    this.#recorder = options.recorder;
-    this.#interrupt = options.interrupt;
-    this.#laneOf = options.laneOf;
+  constructor(parts: PhaseRunnerParts) {
+    this.#parts = parts;
   }
 
   /**
-   * Runs one phase of all `work`. Resolves with the failures if they are collected; else throws the first one, once
-   * every callback that had begun has ended. An interrupt ends it the same way; threads that do not end their callback
-   * within the grace period are ended.
+   * Runs all steps. Resolves with the failures of those that collect them; throws the first failure of another one, once
+   * every callback that had begun has ended. An interrupt ends it the same way; callbacks that do not end within the grace
+   * period, or hang, are ended with their threads.
    */
-  async run(work: readonly PhaseWork[], options: PhaseOptions): Promise<KhoError[]> {
-    const total = work.reduce((sum, { items }) => sum + items.length, 0);
+  async run(steps: readonly PhaseStep[], options: PhaseOptions): Promise<KhoError[]> {
+    const total = steps.reduce((sum, { items }) => sum + items.length, 0);
     const state: PhaseState = { options, groups: [], failures: [], total, stopped: false };
-    using _ = this.#reportProgress(state);
-    const all = this.#runAll(work, state);
-    await (options.interruptible === false ? all : this.#untilInterrupted(all, state, work));
-    const [failure] = state.failures;
-    if (failure !== undefined && options.collectFailures !== true) throw failure;
-    if (options.interruptible !== false) this.#interrupt.check();
+    using _progress = this.#reportProgress(state);
+    using _watch = this.#watch(steps, state);
+    const all = this.#runAll(steps, state);
+    await (options.interruptible === false ? all : this.#untilInterrupted(all, state));
+    if (state.failure !== undefined) throw state.failure;
+    if (options.interruptible !== false) this.#parts.interrupt.check();
     return state.failures;
   }
 
-  /** Begins a group whenever a lane is free and a driver of it need not wait any more. Rejects never. */
-  #runAll(work: readonly PhaseWork[], state: PhaseState): Promise<void> {
-    const { order } = state.options;
-    const items = new Map(work.map((entry) => [entry.driver, entry.items]));
-    const waiting = new Set(order === 'backward' ? [...this.#registry.order].reverse() : this.#registry.order);
-    const unfinished = new Set(waiting);
-    const busy = new Set<RunnerLane>();
-    const isReady = (driver: number): boolean => !this.#before(driver, order).some((other) => unfinished.has(other));
+  /** Begins a group whenever threads are free and a step of theirs need not wait any more. Rejects never. */
+  #runAll(steps: readonly PhaseStep[], state: PhaseState): Promise<void> {
+    const waiting = new Set(steps);
+    const unfinished = new Set(steps);
+    const busy = new Map<RunnerLane, number>();
+    const isReady = ({ after }: PhaseStep): boolean => !after.some((other) => unfinished.has(other));
+    const isLevel = state.options.grouping === 'level';
+    let running = 0;
     return new Promise((resolve) => {
+      const start = (lane: RunnerLane, members: readonly PhaseStep[]): void => {
+        const free = lane.threads - (busy.get(lane) ?? 0);
+        const group = new WorkGroup(lane, members, free, this.#parts.recorder.now());
+        // A level has its lane for itself, even if there is nothing to do.
+        const taken = isLevel ? lane.threads : group.slots;
+        busy.set(lane, (busy.get(lane) ?? 0) + taken);
+        for (const step of members) waiting.delete(step);
+        state.groups.push(group);
+        running++;
+        void this.#runGroup(group, state).then(() => {
+          running--;
+          busy.set(lane, (busy.get(lane) ?? 0) - taken);
+          for (const step of members) {
+            unfinished.delete(step);
+            state.options.onStep?.(step);
+          }
+          begin();
+        });
+      };
       const begin = (): void => {
-        const ready = new Map<RunnerLane, number[]>();
-        for (const driver of state.stopped ? [] : waiting) {
-          const lane = this.#laneOf(driver);
-          if (busy.has(lane) || !isReady(driver)) continue;
-          ready.set(lane, [...(ready.get(lane) ?? []), driver]);
+        const levels = new Map<RunnerLane, PhaseStep[]>();
+        for (const step of state.stopped ? [] : [...waiting]) {
+          const lane = this.#parts.laneOf(step.driver);
+          const taken = busy.get(lane) ?? 0;
+          if ((isLevel ? taken > 0 : taken >= lane.threads) || !isReady(step)) continue;
+          if (isLevel) levels.set(lane, [...(levels.get(lane) ?? []), step]);
+          else start(lane, [step]);
         }
-        for (const [lane, drivers] of ready) {
-          busy.add(lane);
-          for (const driver of drivers) waiting.delete(driver);
-          const group = groupOf(lane, drivers, items);
-          state.groups.push(group);
-          void this.#runGroup(group, state).then(() => {
-            busy.delete(lane);
-            for (const driver of drivers) unfinished.delete(driver);
-            begin();
-          });
-        }
-        if (busy.size === 0) resolve();
+        for (const [lane, members] of levels) start(lane, members);
+        if (running === 0) resolve();
       };
       begin();
     });
   }
 
-  /** The drivers whose part of the phase comes before that of `driver`. */
-  #before(driver: number, order: PhaseOptions['order']): readonly number[] {
-    const { drivers } = this.#registry;
-    if (order === 'none') return [];
-    if (order === 'forward') return drivers[driver]?.after ?? [];
-    return drivers.filter((other) => other.after.includes(driver)).map((other) => other.index);
-  }
-
   /** Runs what is in a group, and ends when none of its callbacks runs any more. Rejects never. */
-  async #runGroup(group: Group, state: PhaseState): Promise<void> {
-    const queued = this.#recorder.now();
-    const tasks = Array.from({ length: group.slots }, (_, slot) => this.#task(group, slot, state.options));
-    const answers = group.lane.runner.runAll(tasks);
-    await Promise.all(answers.map((answer, slot) => this.#runSlot(group, slot, answer, queued, state)));
+  async #runGroup(group: WorkGroup, state: PhaseState): Promise<void> {
+    const { runner } = group.lane;
+    const tasks = Array.from({ length: group.slots }, (_, slot) => this.#task(group, slot));
+    const answers = state.options.grouping === 'level' ? runner.runAll(tasks) : tasks.map((task) => runner.run(task));
+    await Promise.all(answers.map((answer, slot) => this.#runSlot(group, slot, answer, state)));
+    this.#parts.events.driversDone(group, this.#parts.registry, this.#parts.recorder.now());
   }
 
-  #task({ items, list }: Group, slot: number, options: PhaseOptions): CallbackTask {
-    const { phase, collectFailures = false } = options;
-    return { kind: 'callback', runId: this.#runId, phase, items, list: list.handle, slot, collectFailures };
+  #task({ phase, items, list, collectFailures }: WorkGroup, slot: number): CallbackTask {
+    return { kind: 'callback', runId: this.#parts.runId, phase, items, list: list.handle, slot, collectFailures };
   }
 
   /** One thread's part of a group. A thread that dies is a failure of the driver that ran on it. */
-  async #runSlot(
-    group: Group,
-    slot: number,
-    first: Promise<TaskAnswer>,
-    queued: number,
-    state: PhaseState,
-  ): Promise<void> {
-    const { lane, items, list } = group;
-    const { phase, collectFailures = false } = state.options;
-    for (let answer = first; ; answer = lane.runner.run(this.#task(group, slot, state.options))) {
+  async #runSlot(group: WorkGroup, slot: number, first: Promise<TaskAnswer>, state: PhaseState): Promise<void> {
+    const { lane, items, list, phase } = group;
+    for (let answer = first; ; answer = lane.runner.run(this.#task(group, slot))) {
       try {
-        this.#note(await answer, group, queued, state);
+        this.#note(await answer, group, state);
         return;
       } catch (error) {
         const position = list.current(slot);
-        const lost = KhoError.from(error, 'KHO_EWORKER');
-        state.failures.push(lost.with({ phase, ...this.#whose(phase, items[position ?? 0] ?? 0) }));
-        if (!collectFailures) this.#stop(state);
+        const whose = this.#whose(phase, items[position ?? 0] ?? 0);
+        const isHung = position !== undefined && group.hung.get(slot) === position;
+        const lost = isHung
+          ? hungError(phase, whose.instance, this.#parts.callbackLimit)
+          : KhoError.from(error, 'KHO_EWORKER');
+        this.#fail(lost.with({ phase, ...whose }), group, state);
         // What it had not begun is another thread's; one that dies before it takes anything would die again.
         if (state.stopped || position === undefined || list.taken === list.length) return;
         list.leave(slot);
@@ -182,27 +162,34 @@ export class PhaseRunner {
     }
   }
 
-  #note(answer: TaskAnswer, group: Group, queued: number, state: PhaseState): void {
-    const { options } = state;
+  #fail(error: KhoError, { collectFailures }: WorkGroup, state: PhaseState): void {
+    if (collectFailures) {
+      state.failures.push(error);
+      return;
+    }
+    state.failure ??= error;
+    this.#stop(state);
+  }
+
+  #note(answer: TaskAnswer, group: WorkGroup, state: PhaseState): void {
     const { positions = new Int32Array(0), spans, values, failures } = answer;
     const failed = new Set(failures.map(({ position }) => position));
-    for (const { error } of failures) state.failures.push(KhoError.from(error));
-    if (failures.length > 0 && options.collectFailures !== true) this.#stop(state);
+    for (const { error } of failures) this.#fail(KhoError.from(error), group, state);
     for (const [index, position] of positions.entries()) {
-      if (!failed.has(position)) options.onItem(group.items[position] as number, values[index]);
+      if (!failed.has(position)) state.options.onItem(group.phase, group.items[position] as number, values[index]);
     }
     const { lane } = group;
-    const thread = this.#recorder.thread({
+    const thread = this.#parts.recorder.thread({
       role: lane.role,
       threadId: answer.threadId,
       ...(lane.driver === undefined ? {} : { driver: lane.driver }),
     });
-    this.#recorder.addLater(() =>
+    this.#parts.recorder.addLater(() =>
       Array.from(positions, (position, index) => ({
-        phase: options.recordAs,
-        ...this.#whose(options.phase, group.items[position] as number),
+        phase: group.recordAs,
+        ...this.#whose(group.phase, group.items[position] as number),
         thread,
-        queued,
+        queued: group.queued,
         start: spans[index * 2] as number,
         end: spans[index * 2 + 1] as number,
       })),
@@ -216,33 +203,56 @@ export class PhaseRunner {
   }
 
   /** Waits for the phase, or for an interrupt: then no new callback begins, and those that do not end are ended. */
-  async #untilInterrupted(all: Promise<unknown>, state: PhaseState, work: readonly PhaseWork[]): Promise<void> {
+  async #untilInterrupted(all: Promise<unknown>, state: PhaseState): Promise<void> {
+    const { interrupt, clock, grace } = this.#parts;
     try {
-      await Promise.race([all, this.#interrupt.promise]);
+      await Promise.race([all, interrupt.promise]);
     } catch (reason) {
       this.#stop(state);
-      let timer: NodeJS.Timeout | undefined;
-      const grace = new Promise<'late'>((resolve) => {
-        timer = setTimeout(resolve, GRACE_MS, 'late');
-      });
-      const outcome = await Promise.race([all.then(() => 'ended'), grace]).finally(() => clearTimeout(timer));
-      if (outcome === 'late') {
-        const lanes = new Set(work.map(({ driver }) => this.#laneOf(driver)));
-        await Promise.all([...lanes].map((lane) => lane.runner.restart()));
-        await all;
-      }
+      using _ = clock.timer(grace, () => this.#endAll(state));
+      await all;
       throw reason;
     }
   }
 
-  #reportProgress({ options, groups, total }: PhaseState): Disposable {
-    const { onProgress } = options;
+  /** Ends the threads whose callbacks have not returned. */
+  #endAll({ groups }: PhaseState): void {
+    for (const group of groups) {
+      for (let slot = 0; slot < group.slots; slot++) {
+        const position = group.list.current(slot);
+        if (position !== undefined) this.#endThread({ group, slot, position });
+      }
+    }
+  }
+
+  #endThread({ group, slot, position }: LateCallback): void {
+    group.hung.set(slot, position);
+    void group.lane.runner.endThread(group.list.threadOf(slot));
+  }
+
+  #watch(steps: readonly PhaseStep[], state: PhaseState): CallbackWatch {
+    const { clock, callbackLimit, deadline, interrupt } = this.#parts;
+    const drivers = [...new Set(steps.map(({ driver }) => driver))];
+    return new CallbackWatch(state.groups, drivers, {
+      clock,
+      limit: callbackLimit,
+      budgetOf: (driver) => (state.options.interruptible === false ? undefined : deadline.budgetOf(driver)),
+      progressEvery: deadline.progressEvery,
+      onLook: () => deadline.progress(done(state), state.total),
+      onHung: (late) => this.#endThread(late),
+      onOverBudget: ({ group, position }) => {
+        const whose = this.#whose(group.phase, group.items[position] as number);
+        const budget = deadline.budgetOf(group.driverOf(position));
+        const text = `${group.phase} of ${whose.instance} took longer than the ${budget} ms that its driver has for a callback`;
+        interrupt.end(new KhoError('KHO_ETIMEDOUT', text, { phase: group.phase, field: 'budget', ...whose }));
+      },
+    });
+  }
+
+  #reportProgress(state: PhaseState): Disposable {
+    const { onProgress } = state.options;
     if (onProgress === undefined) return { [Symbol.dispose]() {} };
-    const report = (): void =>
-      onProgress(
-        groups.reduce((sum, { list }) => sum + list.taken, 0),
-        total,
-      );
+    const report = (): void => onProgress(done(state), state.total);
     const timer = setInterval(report, PROGRESS_MS);
     return {
       [Symbol.dispose]() {
@@ -253,18 +263,17 @@ export class PhaseRunner {
   }
 
   #whose(phase: TaskPhase, item: number): { driver: string; instance: string; shard?: number } {
-    const index = phase === 'serialize' ? (this.#registry.shards[item]?.instance ?? 0) : item;
-    const instance = this.#registry.instances[index];
+    const { registry } = this.#parts;
+    const index = phase === 'serialize' ? (registry.shards[item]?.instance ?? 0) : item;
+    const instance = registry.instances[index];
     return {
-      driver: this.#registry.drivers[instance?.driver ?? 0]?.name ?? '',
+      driver: registry.drivers[instance?.driver ?? 0]?.name ?? '',
       instance: instance?.name ?? '',
       ...(phase === 'serialize' ? { shard: item - (instance?.firstShard ?? 0) } : {}),
     };
   }
 }
 
-function groupOf(lane: RunnerLane, drivers: readonly number[], items: ReadonlyMap<number, readonly number[]>): Group {
-  const all = Int32Array.from(drivers.flatMap((driver) => items.get(driver) ?? []));
-  const slots = Math.min(lane.threads, all.length);
-  return { lane, drivers, items: all, list: WorkList.create(all.length, slots), slots };
+function done({ groups }: PhaseState): number {
+  return groups.reduce((sum, { list }) => sum + list.taken, 0);
 }

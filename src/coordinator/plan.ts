@@ -2,6 +2,7 @@ import type { ProfileName } from '../abi/index.js';
 import type { DriverModule, Mode } from '../workers/index.js';
 import type { KexecPlan } from './kexec-files.js';
 import type { Calibration } from './mode-choice.js';
+import type { PhaseTimes } from './phase-times.js';
 
 /** The modelled machine. */
 export interface HostOptions {
@@ -26,11 +27,35 @@ export interface HostOptions {
 /** What happens when the blackout overruns its budget. */
 export type OverrunPolicy = 'cancel' | 'ignore';
 
+/** The phases that can have a budget of their own. */
+export const BUDGETED_PHASES = ['prepare', 'shutdown', 'freeze', 'serialize', 'finalize', 'jump'] as const;
+export type BudgetedPhase = (typeof BUDGETED_PHASES)[number];
+
 export interface Budget {
-  /** Milliseconds from freeze to the last driver restored. */
-  readonly blackout: number;
+  /** Milliseconds from freeze (or shutdown, if that is the trigger) to the last driver restored. */
+  readonly blackout?: number;
+  /** Milliseconds for single phases. */
+  readonly phases?: Partial<Record<BudgetedPhase, number>>;
+  /**
+   * `cancel`: rolls back as soon as a budget is overrun, or the blackout's cannot be met any more as far as earlier runs and
+   * the progress of this one tell. `ignore`: says so, and goes on.
+   */
   readonly onOverrun: OverrunPolicy;
 }
+
+/**
+ * What begins the blackout. `activate`: the machines are paused, then all drivers freeze, then all serialize. `shutdown`:
+ * the devices are shut down, and each driver freezes and serializes as soon as it is down.
+ */
+export const TRIGGERS = ['activate', 'shutdown'] as const;
+export type Trigger = (typeof TRIGGERS)[number];
+
+/**
+ * What a driver's failing `shutdown` means. `cancel`: everything is rolled back. `proceed`: as in a kernel, whose shutdown
+ * callbacks cannot fail: the driver freezes and serializes nevertheless, and the failure is told.
+ */
+export const SHUTDOWN_FAILURE_POLICIES = ['cancel', 'proceed'] as const;
+export type ShutdownFailurePolicy = (typeof SHUTDOWN_FAILURE_POLICIES)[number];
 
 /** One entry of a scenario's `drivers`: instances of one driver. Entries of the same driver add up. */
 export interface DriverRegistration {
@@ -41,6 +66,10 @@ export interface DriverRegistration {
   readonly after: readonly string[];
   /** Higher goes first where there is a choice. */
   readonly priority: number;
+  /** Milliseconds that one callback of the driver may take in the blackout. */
+  readonly budget?: number;
+  /** True to freeze the driver before the blackout, in parallel with others that are. */
+  readonly freezeEarly?: boolean;
   /** Where the entry stands (`host.yaml:12`), for messages. */
   readonly where?: string;
 }
@@ -60,6 +89,12 @@ export interface RunPlan {
   /** What is handed over depends on the scenario and this number alone. */
   readonly seed: number;
   readonly budget?: Budget;
+  /** Default `activate`. */
+  readonly trigger?: Trigger;
+  /** Default `cancel`. */
+  readonly onShutdownFailure?: ShutdownFailurePolicy;
+  /** What earlier runs of the same drivers took, by which a budget that cannot be met is known before it is overrun. */
+  readonly earlier?: readonly PhaseTimes[];
   /** A kernel to load in prepare; without it only the boot record is made. */
   readonly kexec?: KexecPlan;
   readonly drivers: readonly DriverRegistration[];

@@ -6,6 +6,7 @@ import {
   type DriverDescription,
   type InstanceDescription,
   type ShardDescription,
+  type SkippedCallback,
 } from '../workers/index.js';
 import { orderByDependencies } from './dependencies.js';
 import type { DriverRegistration } from './plan.js';
@@ -23,6 +24,12 @@ export interface RegisteredDriver extends DriverDescription {
   readonly priority: number;
   /** Indexes of its instances, ascending. */
   readonly instances: readonly number[];
+  /** Which of the callbacks it has that are skipped where there are none. */
+  readonly callbacks: readonly SkippedCallback[];
+  /** Milliseconds that one of its callbacks may take in the blackout: the least that was registered. */
+  readonly budget?: number;
+  /** Whether a whole handover freezes it before the blackout. */
+  readonly freezeEarly: boolean;
 }
 
 /**
@@ -37,6 +44,13 @@ export interface Registry {
   readonly order: readonly number[];
 }
 
+type GrowingDriver = Omit<RegisteredDriver, 'after' | 'instances' | 'budget' | 'freezeEarly'> & {
+  after: string[];
+  instances: number[];
+  budget?: number;
+  freezeEarly: boolean;
+};
+
 /**
  * Puts together what the scenario registers and what the drivers say of it.
  *
@@ -47,13 +61,13 @@ export function buildRegistry(
   registrations: readonly DriverRegistration[],
   described: readonly DescribedRegistration[],
 ): Registry {
-  const drivers: (Omit<RegisteredDriver, 'after' | 'instances'> & { after: string[]; instances: number[] })[] = [];
+  const drivers: GrowingDriver[] = [];
   const instances: InstanceDescription[] = [];
   const shards: RegisteredShard[] = [];
   for (const [position, registration] of registrations.entries()) {
     const description = described[position];
     if (description === undefined) continue;
-    const { name, compatible, hosted, blob } = description;
+    const { name, compatible, hosted, blob, callbacks } = description;
     let driver = drivers.find((candidate) => candidate.name === name);
     if (driver === undefined) {
       const same = drivers.find((candidate) => candidate.compatible === compatible);
@@ -61,13 +75,29 @@ export function buildRegistry(
         throw new KhoError('KHO_EEXIST', `drivers '${same.name}' and '${name}' are both compatible '${compatible}'`);
       }
       const { module, priority } = registration;
-      driver = { index: drivers.length, name, compatible, hosted, blob, module, priority, after: [], instances: [] };
+      const index = drivers.length;
+      driver = {
+        index,
+        name,
+        compatible,
+        hosted,
+        blob,
+        module,
+        priority,
+        callbacks,
+        freezeEarly: false,
+        after: [],
+        instances: [],
+      };
       drivers.push(driver);
     } else if (driver.module.url !== registration.module.url) {
       const modules = `${driver.module.origin} and ${registration.module.origin}`;
       throw new KhoError('KHO_EEXIST', `two drivers are named '${name}': ${modules}`, { driver: name });
     }
     driver.after.push(...registration.after);
+    driver.freezeEarly ||= registration.freezeEarly === true;
+    const { budget } = registration;
+    if (budget !== undefined) driver.budget = Math.min(budget, driver.budget ?? budget);
     for (const instance of description.instances) {
       checkInstanceName(name, instance.name);
       driver.instances.push(instances.length);

@@ -13,6 +13,7 @@ import { align4, FDT_HEADER_SIZE, FDT_RESERVATION_SIZE, nodeSize, propertySize }
 import {
   type Extent,
   ExtentTable,
+  type Folio,
   MAX_ORDER_NR_PAGES,
   MAX_PAGE_ORDER,
   naturalOrders,
@@ -23,10 +24,12 @@ import {
   preservedPages,
   preservePages,
   RadixTree,
+  walkRadixTree,
 } from '../memblock/index.js';
 import type { InstanceDescription, Mode } from '../workers/index.js';
 import type { Host } from './host.js';
 import type { RegisteredDriver, Registry } from './registry.js';
+import type { ReclaimedMemory } from './rollback-report.js';
 import type { RangeOwner } from './run-record.js';
 
 const FDT_END_SIZE = 4;
@@ -108,6 +111,32 @@ export class Reservations {
       const { address, pages } = preservedPages(area);
       preservePages(this.tracker, address, pages);
     }
+  }
+
+  /**
+   * Takes back what the shards still have: afterwards nothing is preserved. Returns what there was, by shard; for when no
+   * driver runs any more.
+   */
+  reclaim(registry: Registry): ReclaimedMemory[] {
+    const objects = new Map<string, number>();
+    const preserved: Folio[] = [];
+    walkRadixTree(this.#host.memory, this.tracker.root, (address, order) => {
+      preserved.push({ address, order });
+      const owner = this.ownerOf(address);
+      if (owner?.kind !== 'pages') return;
+      const key = `${owner.name} ${owner.instance} ${owner.shard}`;
+      objects.set(key, (objects.get(key) ?? 0) + 1);
+    });
+    for (const { address, order } of preserved) this.tracker.clear(address, order);
+    return registry.shards.flatMap(({ instance: item }, index) => {
+      const instance = registry.instances[item];
+      const driver = registry.drivers[instance?.driver ?? 0]?.name ?? '';
+      const shard = index - (instance?.firstShard ?? 0);
+      const key = `${driver} ${instance?.name} ${shard}`;
+      const extents = this.extents.extent(index);
+      const left = { pages: extents.declaredPages - extents.freePages, objects: objects.get(key) ?? 0 };
+      return left.pages + left.objects === 0 ? [] : [{ driver, instance: instance?.name ?? '', shard, ...left }];
+    });
   }
 
   /** Gives everything back to the host's page allocator. Once. */

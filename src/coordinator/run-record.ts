@@ -1,5 +1,5 @@
 import type { ModeChoice } from './mode-choice.js';
-import type { Budget, HostOptions } from './plan.js';
+import type { Budget, HostOptions, Trigger } from './plan.js';
 import type { Timeline } from './timeline.js';
 
 export const RUN_RECORD_VERSION = 1;
@@ -44,6 +44,14 @@ export interface DriverRecord {
   readonly blob: { readonly address: number; readonly size: number };
   /** Bytes of preserved pages that the driver's instances own, without the FDT. */
   readonly pageBytes: number;
+  /** Bytes of nodes, properties and names that its shards have written. */
+  readonly stateBytes: number;
+  /** How many of them were there before serialize, and stayed. */
+  readonly earlyBytes: number;
+  /** Absent unless it was frozen before the blackout. */
+  readonly frozenEarly?: true;
+  /** Milliseconds that one callback may take in the blackout. */
+  readonly budget?: number;
 }
 
 export interface InstanceRecord {
@@ -141,6 +149,9 @@ export interface RunRecord {
   /** Bytes of room for the one FDT; absent where each driver has a blob. */
   readonly fdtMax?: number;
   readonly budget?: Budget;
+  readonly trigger: Trigger;
+  /** What failed in `shutdown` and was passed over; absent if nothing did. */
+  readonly shutdownFailures?: readonly FailureRecord[];
   /** Absent unless a kernel was loaded. */
   readonly kexec?: KexecRecord;
   readonly drivers: readonly DriverRecord[];

@@ -1,9 +1,18 @@
+import { KhoError, type SerializedKhoError } from '../errors.js';
+
 /**
- * The phases of a handover, in order. The blackout is freeze to restore; `prepare` and `finish` are brownout: the
- * machines run. `cancel` and `snapshot` are outside of the blackout too.
+ * The phases of a handover, in order. The blackout is freeze to restore, with `shutdown` before if that is what triggers it;
+ * `prepare`, `update` and `finish` are brownout: the machines run. So is what is frozen early (`early freeze`), but for the
+ * drivers concerned. `cancel` and `snapshot` are outside of the blackout too.
+ *
+ * Phases do not overlap, callbacks do: where shutdown is the trigger, drivers freeze and serialize while others still shut
+ * down, and the phase `serialize` is what is left when the last one is down.
  */
 export type Phase =
   | 'prepare'
+  | 'update'
+  | 'early freeze'
+  | 'shutdown'
   | 'freeze'
   | 'serialize'
   | 'finalize'
@@ -15,7 +24,7 @@ export type Phase =
   | 'cancel';
 
 /** The phases whose sum is the blackout. */
-export const BLACKOUT_PHASES = ['freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;
+export const BLACKOUT_PHASES = ['shutdown', 'freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;
 
 /** The steps of prepare in which a kernel is loaded: kexec_file_load(), which must not run in the blackout. */
 export const KEXEC_LOAD_STEPS = ['read the kernel', 'load the kernel'] as const;
@@ -58,9 +67,22 @@ export interface Timeline {
   readonly spans: readonly TimelineSpan[];
 }
 
+/** Who wants to know of phases as they happen. */
+export interface PhaseObserver {
+  phaseStarted(phase: Phase, at: number): void;
+  phaseEnded(phase: Phase, start: number, end: number, error?: SerializedKhoError): void;
+}
+
+/** A phase that has begun. */
+export interface PhaseUnderWay {
+  /** Ends it, once; returns when. */
+  end(error?: unknown): number;
+}
+
 /** Collects a {@link Timeline} in the main thread. */
 export class TimelineRecorder {
   readonly #epoch: bigint;
+  readonly #observer: PhaseObserver | undefined;
   readonly #threads: TimelineThread[] = [];
   readonly #threadIndex = new Map<string, number>();
   readonly #phases: PhaseSpan[] = [];
@@ -68,8 +90,9 @@ export class TimelineRecorder {
   #later: (() => Iterable<TimelineSpan>)[] = [];
 
   /** `epoch` is process.hrtime.bigint() at the start of the run: one clock for all threads of the machine. */
-  constructor(epoch: bigint) {
+  constructor(epoch: bigint, observer?: PhaseObserver) {
     this.#epoch = epoch;
+    this.#observer = observer;
   }
 
   /** Milliseconds since the run began. */
@@ -97,13 +120,29 @@ export class TimelineRecorder {
     this.#later.push(make);
   }
 
+  /** Begins a phase, now or where another one has ended. */
+  startPhase(phase: Phase, start = this.now()): PhaseUnderWay {
+    this.#observer?.phaseStarted(phase, start);
+    return {
+      end: (error) => {
+        const end = this.now();
+        this.#phases.push({ phase, start, end });
+        this.#observer?.phaseEnded(phase, start, end, error === undefined ? undefined : KhoError.from(error).toJSON());
+        return end;
+      },
+    };
+  }
+
   /** Runs `work` as a phase; the phase is recorded even if it fails. */
   async phase<T>(phase: Phase, work: () => Promise<T> | T): Promise<T> {
-    const start = this.now();
+    const underWay = this.startPhase(phase);
     try {
-      return await work();
-    } finally {
-      this.#phases.push({ phase, start, end: this.now() });
+      const result = await work();
+      underWay.end();
+      return result;
+    } catch (error) {
+      underWay.end(error);
+      throw error;
     }
   }
 

@@ -1,8 +1,8 @@
 import { KhoError } from '../errors.js';
 import type { RenderedFrame } from '../hashstage/index.js';
-import type { RunnerLane } from './phase-runner.js';
 import type { Renderer, RenderJob } from './renderer.js';
 import type { TimelineRecorder } from './timeline.js';
+import type { RunnerLane } from './work-group.js';
 
 /** Mode `sequential`: the one thread that serialized writes the FDTs itself, one after another. */
 export class WorkerRenderer implements Renderer {

@@ -28,6 +28,7 @@ import {
   NODE_TEXT,
   type NodeRef,
   SHARD_FIRST,
+  SHARD_USED_BYTES,
   SHARD_WORDS,
   STAGE_MAGIC,
   type StageGeometry,
@@ -147,6 +148,11 @@ export class Stage {
   /** Whether a shard has written nothing yet. For the thread whose shard it is, or after its last message. */
   isShardEmpty(shard: number): boolean {
     return this.words[this.geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] === 0;
+  }
+
+  /** Bytes of FDT that a shard has charged. For the thread whose shard it is, or after its last message. */
+  shardBytes(shard: number): number {
+    return this.words[this.geometry.shardsAt + shard * SHARD_WORDS + SHARD_USED_BYTES];
   }
 
   /** How many name ids were given out. Ids are dense but for lost races. */

@@ -27,7 +27,8 @@ export function blackoutReport({ budget, timeline }: TimedRun): BlackoutReport {
     duration: phaseDuration(timeline, phase),
   }));
   const total = blackoutDuration(timeline);
-  return { phases, total, ...(budget && { budget: budget.blackout, left: budget.blackout - total }) };
+  const limit = budget?.blackout;
+  return { phases, total, ...(limit !== undefined && { budget: limit, left: limit - total }) };
 }
 
 /**

@@ -1,7 +1,18 @@
 import { KhoError } from '../errors.js';
 
-/** The driver callbacks that get a context. */
-export type CallbackPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'cancel' | 'restore' | 'finish';
+/** The driver callbacks that get a context; `early` is what a hosted driver does between them. */
+export type CallbackPhase =
+  | 'create'
+  | 'prepare'
+  | 'early'
+  | 'update'
+  | 'shutdown'
+  | 'freeze'
+  | 'serialize'
+  | 'unfreeze'
+  | 'cancel'
+  | 'restore'
+  | 'finish';
 
 const WRITE_NODES = [
   ...(['node', 'has', 'remove', 'replace', 'name'] as const),
@@ -18,15 +29,20 @@ export type ContextCall =
   | (typeof READ)[number]
   | (typeof WRITE)[number]
   | 'shard'
+  | 'early'
   | 'claim'
   | 'discard';
 
 /** Which calls each phase allows; everything else is KHO_EPERM. */
 const ALLOWED: Record<CallbackPhase, ReadonlySet<ContextCall>> = {
   create: new Set(),
-  prepare: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard']),
+  prepare: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early']),
+  early: new Set([...WRITE_NODES, ...ALLOCATE]),
+  update: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early']),
+  shutdown: new Set([...READ, ...WRITE]),
   freeze: new Set([...READ, ...WRITE]),
   serialize: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE]),
+  unfreeze: new Set([...READ]),
   cancel: new Set([...READ, 'free', 'unpreserve']),
   restore: new Set([...READ, 'claim', 'discard']),
   finish: new Set(),
@@ -41,7 +57,8 @@ export class CallbackScope {
   /** Ids of property names that were checked already; shared by the callbacks of a run on one thread. */
   readonly nameIds: Map<string, number>;
   readonly #allowed: ReadonlySet<ContextCall>;
-  #open = true;
+  /** What a call is while the scope is not open. */
+  #closed: ((call: ContextCall) => KhoError) | undefined;
   #writesNodes: boolean;
 
   constructor(phase: CallbackPhase, nameIds: Map<string, number> = new Map()) {
@@ -59,14 +76,9 @@ export class CallbackScope {
     if (!this.#writesNodes) this.check(call);
   }
 
-  /** KHO_EPERM unless the callback still runs and its phase allows `call`. */
+  /** KHO_EPERM unless the callback still runs and its phase allows `call`; or what {@link close} was told. */
   check(call: ContextCall): void {
-    if (!this.#open) {
-      throw new KhoError('KHO_EPERM', `${call} on a context of ${this.phase}, which has returned`, {
-        phase: this.phase,
-        call,
-      });
-    }
+    if (this.#closed !== undefined) throw this.#closed(call).with({ phase: this.phase, call });
     if (!this.#allowed.has(call)) {
       const where = Object.entries(ALLOWED).flatMap(([phase, calls]) => (calls.has(call) ? [phase] : []));
       throw new KhoError('KHO_EPERM', `${call} is not allowed in ${this.phase}, only in ${where.join(', ')}`, {
@@ -76,9 +88,16 @@ export class CallbackScope {
     }
   }
 
-  /** Ends the callback: every later call is an error. */
-  close(): void {
-    this.#open = false;
+  /** Ends the callback: every later call is an error, KHO_EPERM unless another is given. */
+  close(error?: (call: ContextCall) => KhoError): void {
+    this.#closed =
+      error ?? ((call) => new KhoError('KHO_EPERM', `${call} on a context of ${this.phase}, which has returned`));
     this.#writesNodes = false;
+  }
+
+  /** Undoes {@link close}. */
+  reopen(): void {
+    this.#closed = undefined;
+    this.#writesNodes = this.#allowed.has('node');
   }
 }

@@ -2,15 +2,16 @@ import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import type { Driver, ShardSpec } from './driver.js';
 import { loadDriver } from './load-driver.js';
-import type { DescribedRegistration, DescribeTask, TaskAnswer } from './task.js';
+import { type DescribedRegistration, type DescribeTask, SKIPPED_CALLBACKS, type TaskAnswer } from './task.js';
 
 /** Answers a {@link DescribeTask}: one {@link DescribedRegistration} each, up to the first that fails. */
-export async function describeRegistrations({ registrations }: DescribeTask): Promise<TaskAnswer> {
+export async function describeRegistrations({ registrations, current }: DescribeTask): Promise<TaskAnswer> {
   const values: DescribedRegistration[] = [];
   /** Instances so far, by driver: registrations of one driver add up. */
   const counts = new Map<string, number>();
   const answer = { threadId, attached: true, spans: new Float64Array(0), values, failures: [] };
   for (const [position, { module, count, options }] of registrations.entries()) {
+    Atomics.store(new Int32Array(current), 0, position);
     try {
       const driver = await loadDriver(module);
       const first = counts.get(driver.name) ?? 0;
@@ -50,7 +51,9 @@ function describeRegistration(driver: Driver, raw: unknown, first: number, count
       shards: shards.map(({ pages = 0, maxBytes }) => ({ pages, ...(maxBytes ? { maxBytes } : {}) })),
     };
   });
-  return { name: driver.name, compatible: driver.compatible, hosted: driver.hosted === true, blob, instances };
+  const { name, compatible, hosted = false } = driver;
+  const callbacks = SKIPPED_CALLBACKS.filter((callback) => driver[callback] !== undefined);
+  return { name, compatible, hosted, blob, callbacks, instances };
 }
 
 function parseOptions(driver: Driver, raw: unknown): unknown {

@@ -23,6 +23,7 @@ import type {
   PropertyName,
   SerializeContext,
   ShardAccess,
+  UpdateContext,
 } from './driver.js';
 import { propertyId, SinkNodeWriter } from './node-writer.js';
 import { Random } from './random.js';
@@ -51,6 +52,8 @@ export interface ContextResources {
   readonly ownShard: number;
   readonly state: () => unknown;
   readonly prepared: unknown;
+  /** Hosted drivers alone: the scope of what is written between callbacks. */
+  readonly early?: () => CallbackScope;
 }
 
 /** The context that `create` gets, and the beginning of every other. */
@@ -75,13 +78,14 @@ export class DriverInstanceContext implements InstanceContext<unknown> {
 }
 
 /**
- * The context of prepare, freeze, serialize and cancel. TypeScript shows a callback only what its phase allows;
+ * The context of every callback between create and the jump. TypeScript shows a callback only what its phase allows;
  * at run time the scope refuses the rest, so that plain JavaScript is held to the same rules.
  */
 export class DriverContext
   extends DriverInstanceContext
   implements
     PrepareContext<unknown, unknown>,
+    UpdateContext<unknown, unknown, unknown>,
     FreezeContext<unknown, unknown, unknown>,
     SerializeContext<unknown, unknown, unknown>,
     CancelContext<unknown, unknown, unknown>
@@ -117,6 +121,16 @@ export class DriverContext
     return this.#shard(index);
   }
 
+  early(shard = 0): ShardAccess {
+    this.#scope.check('early');
+    const { early, driver } = this.#resources;
+    if (early === undefined) {
+      const text = `early: the driver '${driver}' is not hosted, so nothing of it goes on between callbacks; use update()`;
+      throw new KhoError('KHO_EPERM', text, { call: 'early' });
+    }
+    return this.#shard(shard, early());
+  }
+
   node(name: string): NodeWriter {
     return this.#own.node(name);
   }
@@ -145,12 +159,12 @@ export class DriverContext
     this.#owner(pages).unpreserve(pages);
   }
 
-  #shard(index: number): ShardContext {
+  #shard(index: number, scope = this.#scope): ShardContext {
     const shard = this.#resources.shards[index];
     if (shard === undefined) {
       throw new KhoError('KHO_EINVAL', `there is no shard ${index}; the instance has ${this.#resources.shards.length}`);
     }
-    return new ShardContext(this.#scope, shard, this.#resources.tracker);
+    return new ShardContext(scope, shard, this.#resources.tracker);
   }
 
   /** The shard that `pages` belong to: in serialize only the callback's own, elsewhere any of the instance. */

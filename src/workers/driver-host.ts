@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { type Remote, release, remoteOf } from './comlink.js';
 import type { RunDescription } from './run-description.js';
@@ -30,7 +30,12 @@ export interface TaskRunner extends AsyncDisposable {
   dismiss(runId: string): Promise<void>;
   /** The run is over: its threads may forget it. They do when they are attached to another one. Never rejects. */
   detach(runId: string): Promise<void>;
-  /** Ends the threads at once, whatever they are doing, and starts new ones; running tasks reject with KHO_EWORKER. */
+  /**
+   * Ends one thread at once, whatever it is doing, and starts another one; its task rejects with KHO_EWORKER. Nothing
+   * happens if it is gone already.
+   */
+  endThread(threadId: number): Promise<void>;
+  /** The same for all of them. */
   restart(): Promise<void>;
 }
 
@@ -43,17 +48,20 @@ export interface TaskRunner extends AsyncDisposable {
  */
 export class DriverHost implements TaskRunner {
   readonly #name: string;
+  readonly #limits: ResourceLimits | undefined;
   #thread: HostThread;
   #description: RunDescription | undefined;
   #prepared: ReadonlyMap<number, unknown> = new Map();
 
-  /** `name` is that of the driver, for messages and debuggers. */
-  constructor(name: string) {
+  /** `name` is that of the driver, for messages and debuggers; `limits` are those of its heap and stack. */
+  constructor(name: string, limits?: ResourceLimits) {
     this.#name = name;
-    this.#thread = startThread(name);
+    this.#limits = limits;
+    this.#thread = startThread(name, limits);
   }
 
   async attach(description: RunDescription): Promise<void> {
+    if (this.#thread.dead) await this.restart();
     this.#description = description;
     this.#prepared = new Map();
     const { failures } = await this.#call({ kind: 'attach', description, alive: [description.id] });
@@ -66,6 +74,8 @@ export class DriverHost implements TaskRunner {
   }
 
   async run(task: Task): Promise<TaskAnswer> {
+    // Its last task, or nobody's, has cost it its life; the next one gets a thread without live states.
+    if (this.#thread.dead) await this.restart();
     const answer = await this.#call(task);
     if (!answer.attached) {
       throw new KhoError('KHO_EWORKER', `the host's thread does not know run ${this.#description?.id ?? '(none)'}`);
@@ -87,13 +97,18 @@ export class DriverHost implements TaskRunner {
     this.#prepared = new Map();
   }
 
+  async endThread(threadId: number): Promise<void> {
+    if (this.#thread.worker.threadId === threadId) await endThread(this.#thread);
+  }
+
   /** The live states are gone with the old thread. */
   async restart(): Promise<void> {
     await endThread(this.#thread);
-    this.#thread = startThread(this.#name);
-    if (this.#description === undefined) return;
-    await this.attach(this.#description);
-    await this.setPrepared(this.#description.id, this.#prepared);
+    const [description, prepared] = [this.#description, this.#prepared];
+    this.#thread = startThread(this.#name, this.#limits);
+    if (description === undefined) return;
+    await this.attach(description);
+    await this.setPrepared(description.id, prepared);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -109,12 +124,18 @@ export class DriverHost implements TaskRunner {
 interface HostThread {
   readonly worker: Worker;
   readonly remote: Remote<HostApi>;
+  dead: boolean;
+  /** Settles when it has been ended. */
+  ending?: Promise<void>;
   /** Rejects when the thread ends: Comlink itself would leave calls pending for ever. */
   readonly ended: Promise<never>;
 }
 
-function startThread(name: string): HostThread {
-  const worker = new Worker(new URL('./host-worker.js', import.meta.url), { name });
+function startThread(name: string, resourceLimits?: ResourceLimits): HostThread {
+  const worker = new Worker(new URL('./host-worker.js', import.meta.url), {
+    name,
+    ...(resourceLimits && { resourceLimits }),
+  });
   const ended = new Promise<never>((_resolve, reject) => {
     worker.once('error', (error) => {
       reject(new KhoError('KHO_EWORKER', `the thread of ${name} died: ${error.message}`, {}, { cause: error }));
@@ -123,11 +144,19 @@ function startThread(name: string): HostThread {
       reject(new KhoError('KHO_EWORKER', `the thread of ${name} exited with code ${code}`));
     });
   });
-  ended.catch(() => {}); // seen by whoever races it
-  return { worker, remote: remoteOf<HostApi>(worker), ended };
+  const thread: HostThread = { worker, remote: remoteOf<HostApi>(worker), dead: false, ended };
+  ended.catch(() => {
+    thread.dead = true; // whoever races it sees the reason
+  });
+  return thread;
 }
 
-async function endThread({ worker, remote }: HostThread): Promise<void> {
-  release(remote);
-  await worker.terminate();
+/** Ends a thread; any number of times. */
+function endThread(thread: HostThread): Promise<unknown> {
+  const end = async (): Promise<void> => {
+    release(thread.remote);
+    await thread.worker.terminate();
+  };
+  thread.ending ??= end();
+  return thread.ending;
 }

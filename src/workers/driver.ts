@@ -107,6 +107,18 @@ export interface PrepareContext<Options, State> extends InstanceContext<Options>
   readonly memory: MemoryWriter;
   /** Another of the instance's shards; the context itself is shard 0. */
   shard(index: number): ShardAccess;
+  /**
+   * Hosted drivers alone (else KHO_EPERM): the same access to a shard, which stays open after the callback has returned.
+   * Timers and messages of the driver may add, replace and remove nodes until the instance is frozen, so that the blackout
+   * sees only what changed last. From then on a call is KHO_EBUSY, and after the run KHO_EPERM; {@link Driver.unfreeze}
+   * opens it again.
+   */
+  early(shard?: number): ShardAccess;
+}
+
+/** Brownout again: {@link Driver.update}. */
+export interface UpdateContext<Options, State, Prepared> extends PrepareContext<Options, State> {
+  readonly prepared: Prepared;
 }
 
 export interface FreezeContext<Options, State, Prepared> extends InstanceContext<Options> {
@@ -114,6 +126,16 @@ export interface FreezeContext<Options, State, Prepared> extends InstanceContext
   /** What `prepare` returned, frozen: it is the same on every thread. */
   readonly prepared: Prepared;
   readonly memory: MemoryWriter;
+}
+
+/** As in freeze: the device may write its state to memory, nothing is allocated any more. */
+export type ShutdownContext<Options, State, Prepared> = FreezeContext<Options, State, Prepared>;
+
+/** The freeze is undone. */
+export interface UnfreezeContext<Options, State, Prepared> extends InstanceContext<Options> {
+  readonly state: State;
+  readonly prepared: Prepared;
+  readonly memory: MemoryReader;
 }
 
 export interface SerializeContext<Options, State, Prepared> extends InstanceContext<Options>, ShardAccess {
@@ -211,11 +233,23 @@ export interface Driver<Options = unknown, State = unknown, Prepared = unknown> 
   create(ctx: InstanceContext<Options>): State;
   /** Brownout, the machines still run: allocate, preserve, write memory, write early nodes. Its result is `prepared`. */
   prepare?(ctx: PrepareContext<Options, State>): Prepared | Promise<Prepared>;
+  /**
+   * Brownout again, on Coordinator.update(): bring the early nodes and pages up to date, so that serialize has less to do.
+   * As often as the embedder asks, between prepare and freeze.
+   */
+  update?(ctx: UpdateContext<Options, State, Prepared>): void | Promise<void>;
+  /**
+   * The blackout begins with the shutdown of devices: quiet this one. After the drivers that come after it (`after`); its
+   * own freeze and serialize follow at once, while others still shut down. Not called where a handover is activated.
+   */
+  shutdown?(ctx: ShutdownContext<Options, State, Prepared>): void | Promise<void>;
   /** The blackout begins: stop changing state. Memory may be written, nothing allocated. */
   freeze?(ctx: FreezeContext<Options, State, Prepared>): void | Promise<void>;
   /** Synchronous, on any worker: nodes, properties, memory, pages of this shard. */
   serialize(ctx: SerializeContext<Options, State, Prepared>, shard: number): void;
-  /** Roll back: the machines go on running here. */
+  /** The freeze is undone: go on changing state. On rolling back, before cancel; or because it was frozen early in vain. */
+  unfreeze?(ctx: UnfreezeContext<Options, State, Prepared>): void | Promise<void>;
+  /** Roll back: the machines go on running here. A hosted driver's state lives on, and prepare comes again next time. */
   cancel?(ctx: CancelContext<Options, State, Prepared>): void | Promise<void>;
   /** In the successor: rebuild the state, claim or discard the memory. */
   restore(ctx: RestoreContext): State | Promise<State>;
@@ -256,6 +290,10 @@ export function defineDriver<Options = unknown, State = unknown, Prepared = void
   return driver;
 }
 
+const OPTIONAL_CALLBACKS = [
+  ...['instanceName', 'shards', 'prepare', 'update', 'shutdown', 'freeze', 'unfreeze', 'cancel', 'digests', 'finish'],
+];
+
 /** KHO_EINVAL unless `value` has the shape of a driver; `origin` says where it came from. */
 export function assertDriver(value: unknown, origin: string): asserts value is Driver {
   const bad = (what: string): never => {
@@ -278,7 +316,7 @@ export function assertDriver(value: unknown, origin: string): asserts value is D
   for (const required of ['create', 'serialize', 'restore', 'snapshot']) {
     if (typeof driver[required] !== 'function') bad(`driver '${name}' has no ${required}() callback`);
   }
-  for (const optional of ['instanceName', 'shards', 'prepare', 'freeze', 'cancel', 'digests', 'finish']) {
+  for (const optional of OPTIONAL_CALLBACKS) {
     const callback = driver[optional];
     if (callback !== undefined && typeof callback !== 'function')
       bad(`driver '${name}': ${optional} is not a function`);

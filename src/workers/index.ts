@@ -1,6 +1,7 @@
 export { CallbackScope } from './callback-scope.js';
 export * from './driver.js';
 export { DriverHost, type TaskRunner } from './driver-host.js';
+export { EarlyBytes } from './early-bytes.js';
 export { loadDriver } from './load-driver.js';
 export { Random } from './random.js';
 export * from './run-description.js';

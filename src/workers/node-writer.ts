@@ -40,13 +40,19 @@ export class SinkNodeWriter implements NodeWriter {
 
   remove(name: string): boolean {
     this.#scope.checkNodes('remove');
-    return this.#sink.remove(this.#node, name);
+    const before = this.#sink.usedBytes;
+    const removed = this.#sink.remove(this.#node, name);
+    this.#sink.takenOut += before - this.#sink.usedBytes;
+    return removed;
   }
 
   replace(name: string): NodeWriter {
     this.#scope.checkNodes('replace');
     this.#checkChild(name);
-    return this.#child(this.#sink.replace(this.#node, name));
+    const before = this.#sink.usedBytes;
+    const child = this.#sink.replace(this.#node, name);
+    this.#sink.takenOut += Math.max(0, before - this.#sink.usedBytes);
+    return this.#child(child);
   }
 
   u32(name: string | PropertyName, value: number): NodeWriter {

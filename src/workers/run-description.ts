@@ -51,6 +51,11 @@ export type Mode = (typeof MODES)[number];
 export interface RunDescription {
   /** Unique in the process. */
   readonly id: string;
+  /**
+   * Of the live states of hosted drivers: they are kept as long as it is the same, over runs that were rolled back. A new
+   * one makes them anew.
+   */
+  readonly generation: string;
   readonly mode: Mode;
   readonly seed: number;
   /** process.hrtime.bigint() at the start of the run: the zero of every time in the timeline. */
@@ -64,6 +69,8 @@ export interface RunDescription {
   readonly stage: StageHandle;
   /** Mode `subfdt`: the {@link ShardFdtTable}'s buffer. */
   readonly shardFdts?: SharedArrayBuffer;
+  /** The {@link EarlyBytes} table's buffer. */
+  readonly early: SharedArrayBuffer;
   /** Root of the preserved-page tracker. */
   readonly tracker: PhysicalAddress;
 }

@@ -14,6 +14,8 @@ import {
 import { type CallbackPhase, CallbackScope } from './callback-scope.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
+import { EarlyBytes } from './early-bytes.js';
+import type { LiveStates } from './live-states.js';
 import { loadDriver } from './load-driver.js';
 import { PropertyNames } from './property-names.js';
 import { renderStructBlocks } from './render-struct-blocks.js';
@@ -45,14 +47,24 @@ export class RunState {
   readonly #options = new Map<number, unknown>();
   /** What each instance's `prepare` returned, once that is known. */
   #prepared: ReadonlyMap<number, unknown> = new Map();
-  /** Live states by instance; only on the thread that hosts them. */
-  readonly #live = new Map<number, unknown>();
+  /** The states that live on this thread. */
+  readonly #live: LiveStates;
+  /** By instance of a hosted driver: the scope of what it writes between callbacks, until it is frozen. */
+  readonly #earlyScopes = new Map<number, CallbackScope>();
+  readonly #earlyBytes: EarlyBytes;
   /** Modes without a stage: what the shards write, and where. */
   readonly #sinks = new Map<number, StructBlockSink>();
+  /** Writers on the stage for the shards of hosted drivers: callbacks, and what goes on between them, write by turns. */
+  readonly #hostedSinks = new Map<number, StageSink>();
   readonly #blocks: StructBlocks;
+  /** What the serialize callback that is running writes to; it is synchronous. */
+  #serializing: NodeSink | undefined;
 
-  private constructor(description: RunDescription, drivers: readonly Driver[]) {
+  private constructor(description: RunDescription, drivers: readonly Driver[], live: LiveStates) {
     this.description = description;
+    this.#live = live;
+    live.enter(description.generation);
+    this.#earlyBytes = EarlyBytes.attach(description.early);
     this.#drivers = drivers;
     this.#memory = SharedPhysicalMemory.attach(description.memory);
     this.#extents = ExtentTable.attach(description.extents);
@@ -66,9 +78,10 @@ export class RunState {
     if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
   }
 
-  static async attach(description: RunDescription): Promise<RunState> {
+  /** `live` are the states on this thread. */
+  static async attach(description: RunDescription, live: LiveStates): Promise<RunState> {
     const drivers = await Promise.all(description.drivers.map((driver) => loadDriver(driver.module)));
-    return new RunState(description, drivers);
+    return new RunState(description, drivers, live);
   }
 
   /** What the instances' `prepare` returned. It crosses phases and threads, so it must not change: it is frozen. */
@@ -80,6 +93,7 @@ export class RunState {
   /** Runs the callbacks of a task, one after another, until none is left or one fails. */
   async run(task: CallbackTask): Promise<TaskAnswer> {
     const list = WorkList.attach(task.list);
+    list.enter(task.slot, threadId);
     const positions: number[] = [];
     const spans: number[] = [];
     const failures: { position: number; error: SerializedKhoError }[] = [];
@@ -139,7 +153,7 @@ export class RunState {
   #callback(phase: CallbackTask['phase'], item: number): unknown {
     switch (phase) {
       case 'create':
-        this.#live.set(item, this.#create(this.#instance(item)));
+        this.#createLive(item);
         return undefined;
       case 'snapshot':
         return this.#snapshot(item);
@@ -159,8 +173,31 @@ export class RunState {
     return { state: stateDigest(driver.snapshot(state)), ...(contents && { contents }) };
   }
 
-  async #lifecycle(phase: 'prepare' | 'freeze' | 'cancel', item: number): Promise<unknown> {
+  /** The state of a hosted driver that was rolled back before lives on. */
+  #createLive(item: number): void {
+    const key = this.#liveKey(item);
+    if (!this.#live.has(key)) this.#live.set(key, this.#create(this.#instance(item)));
+  }
+
+  #liveKey(item: number): string {
     const instance = this.#instance(item);
+    return `${this.#driver(instance).name}/${instance.name}`;
+  }
+
+  /** What a hosted driver writes between callbacks ends when it is frozen, and with the run. */
+  #earlyWrites(phase: CallbackPhase, item: number): void {
+    const scope = this.#earlyScopes.get(item);
+    if (phase === 'freeze') {
+      const { name } = this.#instance(item);
+      scope?.close((call) => new KhoError('KHO_EBUSY', `${call}: ${name} is frozen`));
+    }
+    if (phase === 'unfreeze') scope?.reopen();
+    if (phase === 'cancel') scope?.close((call) => new KhoError('KHO_EPERM', `${call} after the run was cancelled`));
+  }
+
+  async #lifecycle(phase: LifecyclePhase, item: number): Promise<unknown> {
+    const instance = this.#instance(item);
+    this.#earlyWrites(phase, item);
     const callback = this.#driver(instance)[phase];
     if (callback === undefined) return undefined;
     const scope = new CallbackScope(phase, this.#nameIds);
@@ -192,10 +229,14 @@ export class RunState {
     const instance = this.#instance(item);
     const index = shard - instance.firstShard;
     const scope = new CallbackScope('serialize', this.#nameIds);
+    const isRaw = this.#driver(instance).blob === 'raw';
+    const early = isRaw ? 0 : this.#bytesOf(shard);
     try {
       const context = this.#context(scope, item, instance, index);
       // Every shard has its instance's node, even if the callback writes nothing.
-      if (this.#driver(instance).blob !== 'raw') void context.root;
+      if (!isRaw) void context.root;
+      const sink = this.#serializing;
+      const takenOut = sink?.takenOut ?? 0;
       const result: unknown = this.#driver(instance).serialize(context, index);
       if (isThenable(result)) {
         result.then(undefined, () => {}); // its outcome comes too late to matter, and must not end the worker
@@ -205,9 +246,17 @@ export class RunState {
           { call: 'serialize' },
         );
       }
+      if (sink === undefined) return;
+      this.#earlyBytes.set(shard, Math.max(0, early - (sink.takenOut - takenOut)), sink.usedBytes);
     } finally {
+      this.#serializing = undefined;
       scope.close();
     }
+  }
+
+  /** Bytes of FDT that a shard has charged, wherever it writes. */
+  #bytesOf(shard: number): number {
+    return this.#sinks.get(shard)?.usedBytes ?? this.#stage.shardBytes(shard);
   }
 
   #context(scope: CallbackScope, item: number, instance: InstanceDescription, ownShard: number): DriverContext {
@@ -219,6 +268,7 @@ export class RunState {
         extents: this.#extentsOf(shard),
         sink: () => {
           sink ??= this.#sink(shard, instance, scope.phase);
+          if (scope.phase === 'serialize') this.#serializing = sink;
           return sink;
         },
       });
@@ -231,7 +281,17 @@ export class RunState {
       ownShard,
       state: () => this.#state(item, instance),
       prepared: this.#prepared.get(item),
+      ...(this.#driver(instance).hosted === true && { early: () => this.#earlyScope(item) }),
     });
+  }
+
+  #earlyScope(item: number): CallbackScope {
+    let scope = this.#earlyScopes.get(item);
+    if (scope === undefined) {
+      scope = new CallbackScope('early', this.#nameIds);
+      this.#earlyScopes.set(item, scope);
+    }
+    return scope;
   }
 
   #extentsOf(shard: number): ShardExtents {
@@ -252,7 +312,12 @@ export class RunState {
     const { maxBytes } = this.#shard(shard);
     const { mode } = this.description;
     if (mode === 'hash' || (mode === 'subfdt' && phase !== 'serialize')) {
-      return new StageSink(this.#stage, { index: shard, driver: instance.driver, instance: instance.name, maxBytes });
+      const kept = this.#hostedSinks.get(shard);
+      if (kept !== undefined) return kept;
+      const { driver, name } = instance;
+      const sink = new StageSink(this.#stage, { index: shard, driver, instance: name, maxBytes });
+      if (this.#driver(instance).hosted === true) this.#hostedSinks.set(shard, sink);
+      return sink;
     }
     let sink = this.#sinks.get(shard);
     if (sink === undefined) {
@@ -263,8 +328,12 @@ export class RunState {
     return sink;
   }
 
+  /** KHO_EWORKER if it was a live one, and its thread is gone. */
   #state(item: number, instance: InstanceDescription): unknown {
-    return this.#live.has(item) ? this.#live.get(item) : this.#create(instance, item);
+    if (this.#driver(instance).hosted !== true) return this.#create(instance, item);
+    const key = this.#liveKey(item);
+    if (this.#live.has(key)) return this.#live.get(key);
+    throw new KhoError('KHO_EWORKER', `the state of ${instance.name} was lost with its thread`);
   }
 
   #create(instance: InstanceDescription, item = this.description.instances.indexOf(instance)): unknown {
@@ -317,6 +386,9 @@ export class RunState {
     };
   }
 }
+
+/** The phases whose callbacks may wait, one an instance. */
+type LifecyclePhase = Exclude<CallbackTask['phase'], 'create' | 'serialize' | 'snapshot'>;
 
 /** KHO_EINVAL unless it says where the raw blob is. */
 function assertRawPrepared(result: unknown): asserts result is RawPrepared {

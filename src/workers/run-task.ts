@@ -1,6 +1,7 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { describeRegistrations } from './describe.js';
+import { LiveStates } from './live-states.js';
 import { RunState } from './run-state.js';
 import { standBy } from './stand-by.js';
 import type { AttachTask, Task, TaskAnswer } from './task.js';
@@ -9,6 +10,7 @@ import type { AttachTask, Task, TaskAnswer } from './task.js';
 const BARRIER_TIMEOUT_MS = 30_000;
 
 const runs = new Map<string, RunState>();
+const live = new LiveStates();
 
 /** Runs one task on this thread: the entry of pool workers and of driver hosts. */
 export async function runTask(task: Task): Promise<TaskAnswer> {
@@ -37,7 +39,7 @@ function emptyAnswer(attached: boolean): TaskAnswer {
 async function attach({ description, alive, barrier }: AttachTask): Promise<TaskAnswer> {
   const answer = emptyAnswer(true);
   try {
-    if (!runs.has(description.id)) runs.set(description.id, await RunState.attach(description));
+    if (!runs.has(description.id)) runs.set(description.id, await RunState.attach(description, live));
     for (const id of runs.keys()) if (!alive.includes(id)) runs.delete(id);
     return answer;
   } catch (thrown) {

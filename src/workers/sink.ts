@@ -9,6 +9,10 @@ import type { NodeRef } from '../hashstage/index.js';
 export interface NodeSink {
   /** The instance's node. */
   readonly root: NodeRef;
+  /** Bytes charged so far. */
+  readonly usedBytes: number;
+  /** Bytes given back by remove and replace so far; whoever calls those counts them. */
+  takenOut: number;
   open(parent: NodeRef, name: string): NodeRef;
   /** Whether the shard has this child. */
   has(parent: NodeRef, name: string): boolean;

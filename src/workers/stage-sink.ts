@@ -4,6 +4,7 @@ import type { NodeSink } from './sink.js';
 /** The sink of mode `hash`: a shard's writer on the shared stage. */
 export class StageSink implements NodeSink {
   readonly root: NodeRef;
+  takenOut = 0;
   readonly #stage: Stage;
   readonly #writer: ShardWriter;
 
@@ -11,6 +12,10 @@ export class StageSink implements NodeSink {
     this.#stage = stage;
     this.#writer = new ShardWriter(stage, shard.index, shard.maxBytes);
     this.root = this.#writer.open(driverRoot(shard.driver), shard.instance);
+  }
+
+  get usedBytes(): number {
+    return this.#writer.usedBytes;
   }
 
   open(parent: NodeRef, name: string): NodeRef {

@@ -89,7 +89,8 @@ export class StructBlockSink implements NodeSink, BlockWriter, StructBlock {
     this.#mark = this.#firstMark;
   }
 
-  /** Bytes charged so far. */
+  takenOut = 0;
+
   get usedBytes(): number {
     return this.#tree?.usedBytes ?? this.#used;
   }

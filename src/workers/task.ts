@@ -6,7 +6,20 @@ import type { DriverModule, RunDescription } from './run-description.js';
 import type { WorkListHandle } from './work-list.js';
 
 /** The driver callbacks that tasks run; `snapshot` digests the frozen state. */
-export type TaskPhase = 'create' | 'prepare' | 'freeze' | 'serialize' | 'snapshot' | 'cancel';
+export type TaskPhase =
+  | 'create'
+  | 'prepare'
+  | 'update'
+  | 'shutdown'
+  | 'freeze'
+  | 'serialize'
+  | 'snapshot'
+  | 'unfreeze'
+  | 'cancel';
+
+/** Callbacks that a driver may leave out, and that are then not asked for. */
+export const SKIPPED_CALLBACKS = ['update', 'shutdown', 'unfreeze'] as const;
+export type SkippedCallback = (typeof SKIPPED_CALLBACKS)[number];
 
 /**
  * Imports the drivers' modules and asks them what their instances are and need. It runs on a worker, as all code of
@@ -19,6 +32,8 @@ export interface DescribeTask {
     readonly count: number;
     readonly options: unknown;
   }[];
+  /** A word: the registration that is asked at the moment. Written by the worker; read when it does not answer. */
+  readonly current: SharedArrayBuffer;
 }
 
 /** What a driver says of one registration; the values of a {@link DescribeTask}'s answer. */
@@ -27,6 +42,8 @@ export interface DescribedRegistration {
   readonly compatible: string;
   readonly hosted: boolean;
   readonly blob: 'fdt' | 'raw';
+  /** Which of {@link SKIPPED_CALLBACKS} it has. */
+  readonly callbacks: readonly SkippedCallback[];
   readonly instances: readonly {
     readonly name: string;
     readonly index: number;

@@ -22,6 +22,7 @@ export class TreeSink implements NodeSink {
   readonly #names: PropertyNames;
   readonly #maxBytes: number;
   readonly #charged = new Set<string>();
+  takenOut = 0;
   #usedBytes: number;
 
   constructor(names: PropertyNames, instance: string, maxBytes: number) {

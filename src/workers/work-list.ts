@@ -14,9 +14,11 @@ export interface WorkListHandle {
  * ```text
  *   [0]           NEXT: the first position that nobody has taken    Atomics.add; set to the length to close the list
  *   [16 * (1+s)]  CURRENT of slot s: its position + 1, 0 for none   written by the slot's thread, before it begins
+ *   [.. + 1]      THREAD of slot s: Node's id of that thread        written by it before CURRENT
  * ```
  *
- * A slot belongs to one thread at a time. CURRENT is what tells whose work it was when a thread dies.
+ * A slot belongs to one thread at a time. CURRENT is what tells whose work it was when a thread dies, and THREAD which one
+ * to end when its callback does not return.
  */
 export class WorkList {
   readonly length: number;
@@ -38,6 +40,16 @@ export class WorkList {
 
   get handle(): WorkListHandle {
     return { buffer: this.#words.buffer as SharedArrayBuffer, length: this.length };
+  }
+
+  /** The thread `threadId` has the slot from now on. Before it takes anything. */
+  enter(slot: number, threadId: number): void {
+    Atomics.store(this.#words, (1 + slot) * CACHE_LINE_WORDS + 1, threadId);
+  }
+
+  /** Node's id of the thread that has or had a slot; 0 if none did. Any thread. */
+  threadOf(slot: number): number {
+    return Atomics.load(this.#words, (1 + slot) * CACHE_LINE_WORDS + 1);
   }
 
   /** The next position, which is the slot's own now; undefined when there is none. */

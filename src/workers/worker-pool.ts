@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { MessagePort } from 'node:worker_threads';
+import type { MessagePort, ResourceLimits } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { KhoError } from '../errors.js';
 import { Crew } from './crew.js';
@@ -11,6 +11,8 @@ import type { AttachTask, CallbackTask, Task, TaskAnswer } from './task.js';
 export interface WorkerPoolOptions {
   /** Default: the machine's available parallelism. */
   readonly threads?: number;
+  /** Of each thread's heap and stack; a driver that needs more ends its thread, which is KHO_EWORKER. Default: Node's. */
+  readonly resourceLimits?: ResourceLimits;
 }
 
 /** What a thread that replaces another one must be told. */
@@ -29,15 +31,17 @@ interface AttachedRun {
  */
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
+  readonly #limits: ResourceLimits | undefined;
   #piscina: Piscina;
   readonly #attached = new Map<string, AttachedRun>();
 
-  constructor({ threads = availableParallelism() }: WorkerPoolOptions = {}) {
+  constructor({ threads = availableParallelism(), resourceLimits }: WorkerPoolOptions = {}) {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
       throw new KhoError('KHO_EINVAL', `a pool has 1 to 1024 threads, not ${threads}`);
     }
     this.threads = threads;
-    this.#piscina = startPiscina(threads);
+    this.#limits = resourceLimits;
+    this.#piscina = startPiscina(threads, resourceLimits);
   }
 
   /** The first error of any thread is thrown, after all have answered. */
@@ -110,13 +114,17 @@ export class WorkerPool implements TaskRunner {
     return run;
   }
 
+  async endThread(threadId: number): Promise<void> {
+    await this.#piscina.threads.find((thread) => thread.threadId === threadId)?.terminate();
+  }
+
   async restart(): Promise<void> {
     const old = this.#piscina;
     for (const run of this.#attached.values()) {
       run.crew = undefined;
       run.gathering = undefined;
     }
-    this.#piscina = startPiscina(this.threads);
+    this.#piscina = startPiscina(this.threads, this.#limits);
     await old.destroy();
   }
 
@@ -131,6 +139,8 @@ export class WorkerPool implements TaskRunner {
   }
 
   async #attachAll(description: RunDescription): Promise<void> {
+    // Piscina starts no other thread for one that dies before it is ready, such as for want of memory.
+    if (this.#piscina.threads.length < this.threads) await this.restart();
     const alive = [...this.#attached.keys()];
     const answers = await this.#onEveryThread((barrier) => ({ kind: 'attach', description, alive, barrier }));
     for (const { failures } of answers) if (failures[0] !== undefined) throw KhoError.from(failures[0].error);
@@ -152,8 +162,8 @@ export class WorkerPool implements TaskRunner {
   }
 }
 
-function startPiscina(threads: number): Piscina {
-  return new Piscina({
+function startPiscina(threads: number, resourceLimits: ResourceLimits | undefined): Piscina {
+  const piscina = new Piscina({
     filename: fileURLToPath(new URL('./pool-worker.js', import.meta.url)),
     minThreads: threads,
     maxThreads: threads,
@@ -161,5 +171,10 @@ function startPiscina(threads: number): Piscina {
     concurrentTasksPerWorker: 1,
     // Tasks that wait for all threads must not mix with those of another run: both would wait for ever.
     stricterFIFO: true,
+    ...(resourceLimits && { resourceLimits }),
   });
+  // A thread that dies while it has nothing to do (a timer that a driver left behind has thrown) is replaced, and no
+  // task's matter: without a listener it would end the process.
+  piscina.on('error', () => {});
+  return piscina;
 }

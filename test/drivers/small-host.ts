@@ -268,6 +268,7 @@ export class SmallHost {
       ...this.#identity(),
       ...this.#access(shard),
       shard: (index: number) => this.#access(index),
+      early: (index = 0) => this.#access(index),
       state: this.state,
       prepared: this.#prepared,
       memory: this.memory,

@@ -22,6 +22,7 @@ export function handWrittenRecord(): RunRecord {
     mode: 'hash',
     workers: 2,
     seed: 0,
+    trigger: 'activate',
     budget: { blackout: 500, onOverrun: 'cancel' },
     drivers: [driver('iommu', 2, 2 ** 20, 4096), driver('netdevsim', 1, 0, 8192)],
     instances: [
@@ -116,5 +117,7 @@ function driver(name: string, instances: number, pageBytes: number, size: number
     properties: 1,
     blob: { address: 0x3000, size },
     pageBytes,
+    stateBytes: size,
+    earlyBytes: 0,
   };
 }

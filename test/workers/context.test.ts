@@ -46,6 +46,7 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
     ownShard,
     state: () => ({ made: ++statesMade }),
     prepared: 'prepared',
+    early: () => new CallbackScope('early'),
   });
   return { context, scope, tracker, extents, sinks, memory, statesMade: () => statesMade };
 }
@@ -72,13 +73,18 @@ const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverC
   'memory.read': (context) => context.memory.read(page(0), 8),
   'memory.write': (context) => context.memory.write(GRANTED[0], Uint8Array.of(1)),
   shard: (context) => context.shard(1),
+  early: (context) => context.early(1).node('early'),
 };
 const WRITES = ['node', 'has', 'remove', 'replace', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'];
 const PAGES = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'];
 /** What docs and types promise for each phase, written down once more. */
 const PROMISED: [CallbackPhase, string[]][] = [
   ['create', []],
-  ['prepare', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard']],
+  ['prepare', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early']],
+  ['early', [...WRITES, ...PAGES]],
+  ['update', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early']],
+  ['shutdown', ['memory.read', 'memory.write']],
+  ['unfreeze', ['memory.read']],
   ['freeze', ['memory.read', 'memory.write']],
   ['serialize', [...WRITES, ...PAGES, 'memory.read', 'memory.write']],
   ['cancel', ['free', 'unpreserve', 'memory.read']],
@@ -103,15 +109,15 @@ describe('the calls of a phase', () => {
   });
 
   test.each<[CallbackPhase, ContextCall, string]>([
-    ['serialize', 'shard', 'shard is not allowed in serialize, only in prepare'],
-    ['freeze', 'alloc', 'alloc is not allowed in freeze, only in prepare, serialize'],
-    ['cancel', 'preserve', 'preserve is not allowed in cancel, only in prepare, serialize'],
+    ['serialize', 'shard', 'shard is not allowed in serialize, only in prepare, update'],
+    ['freeze', 'alloc', 'alloc is not allowed in freeze, only in prepare, early, update, serialize'],
+    ['cancel', 'preserve', 'preserve is not allowed in cancel, only in prepare, early, update, serialize'],
     ['finish', 'claim', 'claim is not allowed in finish, only in restore'],
     ['prepare', 'discard', 'discard is not allowed in prepare, only in restore'],
     [
       'create',
       'memory.read',
-      'memory.read is not allowed in create, only in prepare, freeze, serialize, cancel, restore',
+      'memory.read is not allowed in create, only in prepare, update, shutdown, freeze, serialize, unfreeze, cancel, restore',
     ],
   ])('in %s, a refused %s is told where it belongs', (phase, call, message) => {
     expect(() => new CallbackScope(phase).check(call)).toThrow(perm({ phase, call }, message));

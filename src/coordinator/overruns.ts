@@ -1,0 +1,36 @@
+import type { RunRecord } from './run-record.js';
+import { BLACKOUT_PHASES, blackoutDuration, phaseDuration } from './timeline.js';
+
+/** A budget that a run did not keep. Milliseconds. */
+export interface Overrun {
+  /** What had the budget: `blackout`, a phase, or `driver instance phase` of the callback that took longest. */
+  readonly what: string;
+  readonly budget: number;
+  readonly took: number;
+}
+
+/** Every budget of a finished run that was overrun; with `onOverrun: ignore` nothing else comes of it. */
+export function overruns({ budget, drivers, timeline }: Pick<RunRecord, 'budget' | 'drivers' | 'timeline'>): Overrun[] {
+  const found: Overrun[] = [];
+  const blackout = blackoutDuration(timeline);
+  if (budget?.blackout !== undefined && blackout > budget.blackout) {
+    found.push({ what: 'blackout', budget: budget.blackout, took: blackout });
+  }
+  for (const [phase, limit] of Object.entries(budget?.phases ?? {})) {
+    const span = timeline.phases.filter((candidate) => candidate.phase === phase);
+    const took = span.length === 0 ? 0 : phaseDuration(timeline, span[0]?.phase ?? 'freeze');
+    if (took > limit) found.push({ what: phase, budget: limit, took });
+  }
+  for (const { name, budget: limit } of drivers) {
+    if (limit === undefined) continue;
+    let longest: Overrun | undefined;
+    for (const { driver, instance, phase, start, end } of timeline.spans) {
+      if (driver !== name || !BLACKOUT_PHASES.some((one) => one === phase) || phase === 'restore') continue;
+      const took = end - start;
+      if (took <= limit || took <= (longest?.took ?? 0)) continue;
+      longest = { what: `${phase} of ${instance ?? driver}`, budget: limit, took };
+    }
+    if (longest !== undefined) found.push(longest);
+  }
+  return found;
+}
