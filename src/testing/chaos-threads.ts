@@ -6,7 +6,7 @@ const all = new Map<number, TestThreads>();
 export function chaosThreads(workers: number): TestThreads {
   let threads = all.get(workers);
   if (threads === undefined) {
-    threads = new TestThreads({ workers });
+    threads = new TestThreads({ workers, resourceLimits: { maxOldGenerationSizeMb: 64 } });
     all.set(workers, threads);
   }
   return threads;

@@ -13,6 +13,9 @@ export interface DriverToTest {
   /** Names of drivers that come first. */
   readonly after?: readonly string[];
   readonly priority?: number;
+  /** Milliseconds that one callback may take in the blackout. */
+  readonly budget?: number;
+  readonly freezeEarly?: boolean;
 }
 
 /** The module that an entry names. It is not looked for: whoever loads it says so if there is none. */

@@ -1,3 +1,4 @@
+import type { ResourceLimits } from 'node:worker_threads';
 import type { CoordinatorOptions, HostOptions, RunPlan } from '../coordinator/index.js';
 import type { DriverToTest } from './driver-to-test.js';
 import type { ManualClock } from './manual-clock.js';
@@ -14,7 +15,10 @@ const SMALL_HOST: HostOptions = {
 };
 
 /** Everything but the drivers has a default. */
-export interface HarnessOptions extends Partial<Pick<RunPlan, 'workers' | 'profile' | 'seed' | 'fdtMax' | 'budget'>> {
+export interface HarnessOptions
+  extends Partial<
+    Pick<RunPlan, 'workers' | 'profile' | 'seed' | 'fdtMax' | 'budget' | 'trigger' | 'onShutdownFailure'>
+  > {
   /** What differs from a host with 128 MiB on one node. */
   readonly host?: Partial<HostOptions>;
   /** Default `hash`. */
@@ -24,6 +28,8 @@ export interface HarnessOptions extends Partial<Pick<RunPlan, 'workers' | 'profi
   readonly threads?: TestThreads;
   /** What deadlines go by; default one that stands still but for callbacks that hang. */
   readonly clock?: ManualClock;
+  /** Limits of each thread's heap and stack; the fault `out of memory` needs some. */
+  readonly resourceLimits?: ResourceLimits;
   /** Where the next kernel runs: a thread that is kept (the default), or a process each time, where no fault strikes. */
   readonly successor?: 'thread' | 'process';
 }

@@ -2,7 +2,14 @@ import { AssertionError } from 'node:assert';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Coordinator, type Handover, type HandoverOptions, Host, type SuccessorReport } from '../coordinator/index.js';
+import {
+  Coordinator,
+  type Handover,
+  type HandoverOptions,
+  Host,
+  type PhaseSpan,
+  type SuccessorReport,
+} from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { startSuccessor } from '../successor/index.js';
 import type { DriverModule } from '../workers/index.js';
@@ -28,8 +35,10 @@ export interface ExpectedFailure {
   readonly phase?: string;
 }
 
-/** Milliseconds by which the clock goes on at a time while something hangs: more than any limit. */
-const CLOCK_STEP = 3_600_000;
+/** Milliseconds, of the harness's own clock: no callback takes so long unless it hangs. */
+const CALLBACK_LIMIT = 10_000;
+/** By how much the clock goes on at a time while something hangs. */
+const CLOCK_STEP = 2 * CALLBACK_LIMIT;
 
 /**
  * A host with drivers that is handed over as often as one likes, with faults at named points, and the assertions that tests
@@ -58,6 +67,7 @@ export class HandoverHarness implements AsyncDisposable {
   readonly #freePages: number;
   readonly #struck = new Set<number>();
   #modules = (modules: readonly DriverModule[]): readonly DriverModule[] => modules;
+  #phases: PhaseSpan[] = [];
   #inSuccessor = false;
   #last: Outcome | undefined;
 
@@ -76,14 +86,20 @@ export class HandoverHarness implements AsyncDisposable {
       seed,
       workers,
       pool: threads.pool,
+      clock: this.clock,
+      callbackLimit: CALLBACK_LIMIT,
+      ...(threads.resourceLimits && { resourceLimits: threads.resourceLimits }),
       ...(options.fdtMax !== undefined && { fdtMax: options.fdtMax }),
       ...(options.budget && { budget: options.budget }),
+      ...(options.trigger && { trigger: options.trigger }),
+      ...(options.onShutdownFailure && { onShutdownFailure: options.onShutdownFailure }),
     });
+    this.coordinator.events.on('phase-end', ({ phase, start, end }) => this.#phases.push({ phase, start, end }));
     const counts = drivers.map(({ count = 1 }) => count);
     this.#board = FaultBoard.create(counts.reduce((sum, count) => sum + count, 0));
     const journals: { name: string; journal: InstanceJournal }[] = [];
     const byModule = new Map<string, number>();
-    for (const { use, count = 1, options: own, after = [], priority = 0 } of drivers) {
+    for (const { use, count = 1, options: own, after = [], priority = 0, ...rest } of drivers) {
       const module = testedModule(use);
       const firstIndex = byModule.get(module.url) ?? 0;
       byModule.set(module.url, firstIndex + count);
@@ -94,6 +110,7 @@ export class HandoverHarness implements AsyncDisposable {
         options: wrapOptions({ ...seat, options: own }),
         after,
         priority,
+        ...rest,
       });
       for (let index = 0; index < count; index++) {
         const journal = new InstanceJournal(this.#board, journals.length);
@@ -106,8 +123,10 @@ export class HandoverHarness implements AsyncDisposable {
   /** Boots the host. Rejects as {@link Host} and {@link Coordinator} do for options that cannot be. */
   static async create(options: HarnessOptions): Promise<HandoverHarness> {
     const directory = await mkdtemp(join(tmpdir(), 'khorus-testing-'));
-    const { workers } = options;
-    const threads = options.threads ?? new TestThreads(workers === undefined ? {} : { workers });
+    const { workers, resourceLimits } = options;
+    const threads =
+      options.threads ??
+      new TestThreads({ ...(workers !== undefined && { workers }), ...(resourceLimits && { resourceLimits }) });
     try {
       return new HandoverHarness(options, threads, directory);
     } catch (error) {
@@ -156,19 +175,27 @@ export class HandoverHarness implements AsyncDisposable {
     });
   }
 
-  /** The same, by calls of one's own on the coordinator. The signal is that of the fault `abort`. */
-  async attempt(work: (coordinator: Coordinator, signal: AbortSignal) => Promise<Handover>): Promise<Outcome> {
+  /**
+   * The same, by calls of one's own on the coordinator. What they have begun and not brought to an end is cancelled. The
+   * signal is that of the fault `abort`.
+   */
+  async attempt(
+    work: (coordinator: Coordinator, signal: AbortSignal) => Promise<Handover | undefined>,
+  ): Promise<Outcome> {
     this.release();
     this.#board.resetRunning();
+    this.#phases = [];
     const abort = new AbortController();
     await using _ = this.#watchFaults(abort);
     let outcome: Outcome;
     try {
       const handover = await work(this.coordinator, abort.signal);
+      if (handover === undefined) throw new KhoError('KHO_ECANCELED', 'nothing was handed over');
       this.#last = { state: 'handed over', [Symbol.dispose]: () => handover[Symbol.dispose]() } as Outcome;
       outcome = await this.#restore(handover);
     } catch (error) {
-      outcome = rolledBack(KhoError.from(error));
+      if (this.coordinator.state !== 'normal') await this.coordinator.cancel();
+      outcome = rolledBack(KhoError.from(error), this.coordinator.lastRollback, this.#phases);
     }
     this.#last = outcome;
     return outcome;
@@ -254,19 +281,22 @@ export class HandoverHarness implements AsyncDisposable {
     await rm(image, { force: true });
     await handover.writeImage(image);
     const input = { image, arch: this.host.options.arch, drivers: this.#modules(handover.modules) };
+    const record = handover.record();
+    const instances = new Map<string, string[]>(record.drivers.map(({ name }) => [name, []]));
+    for (const { driver, name } of record.instances) instances.get(driver)?.push(name);
     let report: SuccessorReport | undefined;
     let died: KhoError | undefined;
     this.#inSuccessor = true;
     try {
       report = this.#processes
         ? await startSuccessor(input)
-        : await this.#threads.successor.restore(input, this.#board.handle);
+        : await this.#threads.successor.restore(input, { board: this.#board.handle, instances });
     } catch (error) {
       died = KhoError.from(error);
     } finally {
       this.#inSuccessor = false;
     }
-    return handedOver(handover, report, died);
+    return handedOver(handover, record, report, died);
   }
 }
 

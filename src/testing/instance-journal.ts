@@ -2,14 +2,14 @@ import type { FaultCallback } from './fault.js';
 import type { FaultBoard } from './fault-board.js';
 
 /** Where an instance is in its life, by the callbacks that it got. */
-export const LIFE_STATES = ['normal', 'prepared', 'shut down', 'frozen'] as const;
+export const LIFE_STATES = ['normal', 'prepared', 'shut down', 'freezing', 'frozen'] as const;
 export type LifeState = (typeof LIFE_STATES)[number];
 
 /** What an instance's callbacks must not be called after, as bits of its word. */
 const BREACHES = [
   'frozen before it was prepared',
   'serialized before it was frozen',
-  'cancelled while it was frozen',
+  'cancelled while it was frozen, without unfreeze',
   'updated after it was frozen',
 ] as const;
 
@@ -81,6 +81,11 @@ export class InstanceJournal {
         break;
       default:
     }
+  }
+
+  /** A callback of the instance has returned, and not failed. */
+  noteDone(callback: FaultCallback): void {
+    if (callback === 'freeze') this.#set(STATE, 4);
   }
 
   /** The handover is over: what was handed over goes on in the next kernel, and here all is as before. Main thread. */

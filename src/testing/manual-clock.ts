@@ -1,3 +1,5 @@
+import type { Clock } from '../coordinator/index.js';
+
 interface ManualTimer {
   readonly due: number;
   readonly callback: () => void;
@@ -7,7 +9,7 @@ interface ManualTimer {
  * A clock that stands still until it is told to go on: what deadlines are tested with, without waiting. It has the shape
  * that `CoordinatorOptions.clock` wants.
  */
-export class ManualClock {
+export class ManualClock implements Clock {
   #now = 0;
   readonly #timers = new Set<ManualTimer>();
 

@@ -1,4 +1,12 @@
-import type { FailureRecord, Handover, RunRecord, SuccessorReport, Timeline } from '../coordinator/index.js';
+import type {
+  FailureRecord,
+  Handover,
+  PhaseSpan,
+  RollbackReport,
+  RunRecord,
+  SuccessorReport,
+  Timeline,
+} from '../coordinator/index.js';
 import type { KhoError } from '../errors.js';
 import { compareStates, unclaimed } from '../successor/index.js';
 
@@ -23,13 +31,21 @@ export interface HandedOver extends Disposable {
 
 export interface RolledBack extends Disposable {
   readonly state: 'rolled back';
-  /** The first failure. Errors of rolling back are in its `cause`. */
+  /** The first failure. Errors of rolling back are in its `cause`, and in the report. */
   readonly error: KhoError;
+  /** Absent if nothing had begun that could be rolled back. */
+  readonly rollback?: RollbackReport;
+  /** The phases that there were, `cancel` too. */
+  readonly phases: readonly PhaseSpan[];
 }
 
 /** The outcome of a handover that came about, with what the successor says of it. */
-export function handedOver(handover: Handover, report: SuccessorReport | undefined, died?: KhoError): HandedOver {
-  const record = handover.record();
+export function handedOver(
+  handover: Handover,
+  record: RunRecord,
+  report: SuccessorReport | undefined,
+  died?: KhoError,
+): HandedOver {
   const failures = [
     ...(died === undefined ? [] : [{ code: died.code, message: died.message }]),
     ...(report === undefined ? [] : [...report.failures, ...compareStates(record, report), ...unclaimed(report)]),
@@ -54,6 +70,10 @@ export function handedOver(handover: Handover, report: SuccessorReport | undefin
   };
 }
 
-export function rolledBack(error: KhoError): RolledBack {
-  return { state: 'rolled back', error, [Symbol.dispose]() {} };
+export function rolledBack(
+  error: KhoError,
+  rollback: RollbackReport | undefined,
+  phases: readonly PhaseSpan[],
+): RolledBack {
+  return { state: 'rolled back', error, ...(rollback && { rollback }), phases, [Symbol.dispose]() {} };
 }

@@ -37,15 +37,23 @@ export class Seat {
       callback,
     });
     this.#board.enter();
-    return whenSettled(() => {
-      if (taken === undefined) return work(context);
-      const { fault, number } = taken;
-      const commit = (): unknown => {
-        leave(); // from here on it may never end by itself: nobody need wait for it
-        return commitFault(fault, number, context as AnyContext, this.#board);
-      };
-      return struck({ fault, commit }, context, work);
-    }, leave);
+    const done = (): void => {
+      leave();
+      this.#journal?.noteDone(callback);
+    };
+    return whenSettled(
+      () => {
+        if (taken === undefined) return work(context);
+        const { fault, number } = taken;
+        const commit = (): unknown => {
+          leave(); // from here on it may never end by itself: nobody need wait for it
+          return commitFault(fault, number, context as AnyContext, this.#board);
+        };
+        return struck({ fault, commit }, context, work);
+      },
+      done,
+      leave,
+    );
   }
 }
 
@@ -98,16 +106,16 @@ function chain(value: unknown, next: (value: unknown) => unknown): unknown {
   return isThenable(value) ? Promise.resolve(value).then(next) : next(value);
 }
 
-function whenSettled<T>(work: () => T, settled: () => void): T {
+function whenSettled<T>(work: () => T, done: () => void, failed: () => void): T {
   let result: T;
   try {
     result = work();
   } catch (error) {
-    settled();
+    failed();
     throw error;
   }
-  if (isThenable(result)) Promise.resolve(result).then(settled, settled);
-  else settled();
+  if (isThenable(result)) Promise.resolve(result).then(done, failed);
+  else done();
   return result;
 }
 

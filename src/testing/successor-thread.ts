@@ -2,11 +2,10 @@
 import { parentPort } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { restoreImage, type SuccessorInput } from '../successor/index.js';
-import type { FaultBoardHandle } from './fault-board.js';
-import { setSuccessorFaults } from './successor-faults.js';
+import { type SuccessorFaults, setSuccessorFaults } from './successor-faults.js';
 
-parentPort?.on('message', ({ input, board }: { input: SuccessorInput; board?: FaultBoardHandle }) => {
-  setSuccessorFaults(board);
+parentPort?.on('message', ({ input, faults }: { input: SuccessorInput; faults?: SuccessorFaults }) => {
+  setSuccessorFaults(faults);
   restoreImage(input).then(
     (report) => parentPort?.postMessage({ report }),
     (thrown: unknown) => parentPort?.postMessage({ error: KhoError.from(thrown, 'KHO_EIMAGE').toJSON() }),

@@ -2,7 +2,7 @@ import { type ResourceLimits, Worker } from 'node:worker_threads';
 import type { SuccessorReport } from '../coordinator/index.js';
 import { KhoError, type SerializedKhoError } from '../errors.js';
 import type { SuccessorInput } from '../successor/index.js';
-import type { FaultBoardHandle } from './fault-board.js';
+import type { SuccessorFaults } from './successor-faults.js';
 
 type Answer = { readonly report: SuccessorReport } | { readonly error: SerializedKhoError };
 
@@ -19,7 +19,7 @@ export class TestSuccessor implements AsyncDisposable {
   }
 
   /** Rejects with what early boot found wrong, or with KHO_EWORKER if the thread dies. */
-  async restore(input: SuccessorInput, board?: FaultBoardHandle): Promise<SuccessorReport> {
+  async restore(input: SuccessorInput, faults?: SuccessorFaults): Promise<SuccessorReport> {
     const worker = this.#start();
     const listening = new AbortController();
     const answer = await new Promise<Answer>((resolve, reject) => {
@@ -35,7 +35,7 @@ export class TestSuccessor implements AsyncDisposable {
       listen('message', resolve);
       listen('error', (error: Error) => died(`died: ${error.message}`));
       listen('exit', (code) => died(`exited with code ${String(code)}`));
-      worker.postMessage({ input, ...(board && { board }) });
+      worker.postMessage({ input, ...(faults && { faults }) });
     }).finally(() => listening.abort());
     if ('error' in answer) throw KhoError.from(answer.error);
     return answer.report;

@@ -1,3 +1,4 @@
+import type { ResourceLimits } from 'node:worker_threads';
 import { WorkerPool } from '../workers/index.js';
 import { TestSuccessor } from './test-successor.js';
 import { WorkerWatch } from './worker-watch.js';
@@ -5,6 +6,7 @@ import { WorkerWatch } from './worker-watch.js';
 export interface TestThreadsOptions {
   /** Threads of the pool; default 2. */
   readonly workers?: number;
+  readonly resourceLimits?: ResourceLimits;
 }
 
 /**
@@ -15,10 +17,13 @@ export class TestThreads implements AsyncDisposable {
   /** Begins before any thread does: it knows only those that it saw begin. */
   readonly watch = new WorkerWatch();
   readonly pool: WorkerPool;
-  readonly successor = new TestSuccessor();
+  readonly successor: TestSuccessor;
+  readonly resourceLimits: ResourceLimits | undefined;
 
-  constructor({ workers = 2 }: TestThreadsOptions = {}) {
-    this.pool = new WorkerPool({ threads: workers });
+  constructor({ workers = 2, resourceLimits }: TestThreadsOptions = {}) {
+    this.resourceLimits = resourceLimits;
+    this.pool = new WorkerPool({ threads: workers, ...(resourceLimits && { resourceLimits }) });
+    this.successor = new TestSuccessor(resourceLimits);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

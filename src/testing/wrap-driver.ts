@@ -9,7 +9,7 @@ import type {
 import type { FaultCallback } from './fault.js';
 import { FaultBoard, type FaultBoardHandle } from './fault-board.js';
 import { Seat } from './seat.js';
-import { successorBoard } from './successor-faults.js';
+import { successorSeat } from './successor-faults.js';
 import { unwrapOptions } from './wrapped-options.js';
 
 /** Options of an instance: the driver's own, and where the faults are planned. */
@@ -98,8 +98,7 @@ export function wrapDriver(inner: Driver): Driver {
     },
     ...(digests && { digests: (state) => digests.call(inner, (state as SeatedState).own) }),
     restore(context) {
-      const board = successorBoard();
-      const seat = board && new Seat(board, context.driver, context.instance);
+      const seat = successorSeat(context.driver, context.instance);
       const work = (given: typeof context): unknown => inner.restore(given);
       const own = seat === undefined ? work(context) : seat.run('restore', context, undefined, work);
       return own instanceof Promise ? own.then((value) => ({ own: value, seat })) : { own, seat };
