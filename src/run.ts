@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   BLACKOUT_PHASES,
   Coordinator,
+  compareStates,
   type FailureRecord,
   type Handover,
   Host,
@@ -13,12 +14,13 @@ import {
   type RunPlan,
   type RunRecord,
   readRecord,
+  restoreFailures,
   type SuccessorReport,
   TimelineRecorder,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
-import { compareStates, startSuccessor, unclaimed, verifyImage } from './successor/index.js';
+import { startSuccessor, verifyImage } from './successor/index.js';
 import { Random } from './workers/index.js';
 
 /** How many bytes of a `reserve_mem` area are made in one step. */
@@ -73,7 +75,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       await done.writeImage(image, signal);
       try {
         const report = await startSuccessor({ image, arch: plan.host.arch, drivers: done.modules }, signal);
-        failures.push(...report.failures, ...compareStates(record, report), ...unclaimed(report));
+        failures.push(...restoreFailures(record.instances, report));
         record = { ...record, timeline: joinTimelines(record, report), successor: report };
       } catch (thrown) {
         signal?.throwIfAborted();
@@ -170,8 +172,7 @@ export async function verifyDirectory(
     });
     return { ...(record && { record }), failures, notes };
   }
-  failures.push(...report.failures, ...unclaimed(report));
-  if (record !== undefined) failures.push(...compareStates(record, report));
+  failures.push(...restoreFailures(record?.instances ?? [], report));
   return { report, ...(record && { record }), failures, notes };
 }
 
@@ -193,7 +194,7 @@ async function trySuccessor(
 function restoredDrivers(record: RunRecord): number {
   const report = record.successor;
   if (report === undefined) return 0;
-  const wrong = new Set([...compareStates(record, report), ...report.failures].map(({ driver }) => driver));
+  const wrong = new Set([...compareStates(record.instances, report), ...report.failures].map(({ driver }) => driver));
   return record.drivers.filter(({ name }) => !wrong.has(name)).length;
 }
 

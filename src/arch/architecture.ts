@@ -43,6 +43,10 @@ export interface KexecImage {
   readonly segments: readonly KexecSegment[];
   /** The segment of {@link segments} by which a successor finds the handover. */
   readonly record: KexecSegment;
+  /** The segment that tells a successor where scratch is. */
+  readonly scratchArray: KexecSegment;
+  /** Absent without a kernel. */
+  readonly kernel?: KexecSegment;
   /** Absent unless room for an FDT was asked for. */
   readonly fdt?: KexecFdt;
   /** Absent without a kernel. */

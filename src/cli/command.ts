@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { PROFILE_NAMES } from '../abi/index.js';
-import { readRecord } from '../coordinator/index.js';
+import { phaseTimes, readRecord, SHUTDOWN_FAILURE_POLICIES, TRIGGERS } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
@@ -86,6 +86,19 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .addOption(new Option('--profile <profile>', 'the KHO ABI').choices(PROFILE_NAMES))
     .option('--fdt-max <size>', 'room for the one FDT of series-v4 and series-v5; default: 10M', fdtMax)
     .addOption(new Option('--arch <arch>', 'the architecture').choices(ARCHES))
+    .addOption(
+      new Option(
+        '--trigger <trigger>',
+        'what begins the blackout: the handover is activated, or devices shut down',
+      ).choices(TRIGGERS),
+    )
+    .addOption(
+      new Option('--on-shutdown-failure <policy>', 'what a failing shutdown of a driver means').choices(
+        SHUTDOWN_FAILURE_POLICIES,
+      ),
+    )
+    .option('--callback-limit <duration>', 'a callback that takes longer has hung; default: 30s', duration)
+    .option('--predict-from <dir>', "an earlier run's --out: refuse a budget that cannot be met")
     .option('--budget <duration>', 'what the blackout may take, such as 50ms', duration)
     .addOption(new Option('--on-overrun <policy>', 'what happens when it takes longer').choices(OVERRUN_POLICIES))
     .option(
@@ -99,14 +112,20 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .option('--out <dir>', 'write kho/out, ram.img and run.json there')
     .option('--force', 'replace what an earlier run wrote there')
     .addHelpText('after', example('run', 'run my-host.yaml --mode sequential', 'run --seed 7 --budget 500ms --out out'))
-    .action(async (scenario: string | undefined, options: CommonOptions & RunCommandOptions & { budget?: number }) => {
-      const { budget, ...rest } = options;
-      if (options.force === true && options.out === undefined) {
-        throw new KhoError('KHO_EINVAL', '--force replaces what --out names; give --out DIR too', { field: 'force' });
-      }
-      const overrides = budget === undefined ? rest : { ...rest, blackout: budget };
-      exit(await runScenario(scenario, overrides, terminalOf(options), signal));
-    });
+    .action(
+      async (
+        scenario: string | undefined,
+        options: CommonOptions & RunCommandOptions & { budget?: number; predictFrom?: string },
+      ) => {
+        const { budget, predictFrom, ...rest } = options;
+        if (options.force === true && options.out === undefined) {
+          throw new KhoError('KHO_EINVAL', '--force replaces what --out names; give --out DIR too', { field: 'force' });
+        }
+        const earlier = predictFrom === undefined ? undefined : [phaseTimes((await recordOf(predictFrom)).timeline)];
+        const overrides = { ...rest, ...(budget !== undefined && { blackout: budget }), ...(earlier && { earlier }) };
+        exit(await runScenario(scenario, overrides, terminalOf(options), signal));
+      },
+    );
 
   common(program.command('inspect'))
     .argument(

@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url';
-import { explainChoice } from '../coordinator/index.js';
+import { explainChoice, overruns } from '../coordinator/index.js';
 import { BUILTIN_DRIVERS } from '../drivers/builtin.js';
 import { KhoError } from '../errors.js';
-import { blackoutReport, runSummary, runSummaryLines } from '../report/index.js';
+import { blackoutReport, overrunSentence, runSummary, runSummaryLines } from '../report/index.js';
 import { runHandover } from '../run.js';
 import type { DriverModule } from '../workers/index.js';
 import { calibrationFor } from './calibrate-command.js';
@@ -52,12 +52,14 @@ export async function runScenario(
       }
       progress[Symbol.dispose]();
       const { record, failures, overBudget } = result;
+      const missed = overruns(record);
       const refused = overBudget && plan.budget?.onOverrun === 'cancel';
       if (terminal.json) {
         const { drivers, instances, restoredBytes } = runSummary(record);
         terminal.printJson({
           outcome: failures.length === 0 ? 'handed-over' : 'failed',
           overBudget,
+          overruns: missed,
           mode: record.mode,
           ...(record.modeChoice && { modeChoice: record.modeChoice }),
           blackout: blackoutReport(record),
@@ -70,6 +72,10 @@ export async function runScenario(
       } else {
         if (!terminal.quiet) for (const line of runSummaryLines(record)) terminal.print(line);
         if (!terminal.quiet && record.modeChoice) terminal.print(explainChoice(record.modeChoice));
+        for (const { message } of record.shutdownFailures ?? []) {
+          terminal.streams.stderr.write(`khorus: shutdown failed and was passed over: ${message}\n`);
+        }
+        for (const overrun of missed) terminal.streams.stderr.write(`khorus: ${overrunSentence(overrun, refused)}\n`);
         for (const { message, driver, instance } of failures) {
           const where = [driver, instance].filter((part) => part !== undefined && !message.includes(part)).join(' ');
           terminal.streams.stderr.write(`khorus: ${message}${where === '' ? '' : ` (${where})`}\n`);

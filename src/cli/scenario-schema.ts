@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { checkOneFdtRoom, PROFILE_NAMES } from '../abi/index.js';
+import { BUDGETED_PHASES, type BudgetedPhase, SHUTDOWN_FAILURE_POLICIES, TRIGGERS } from '../coordinator/plan.js';
 import { KhoError } from '../errors.js';
 import { MODES as REAL_MODES } from '../workers/index.js';
 import { didYouMean } from './suggest.js';
@@ -73,9 +74,17 @@ const host = mapping(
   '{ memory: 2G, nodes: 2 }',
 );
 
+const phaseBudgets = mapping(
+  Object.fromEntries(
+    BUDGETED_PHASES.map((phase) => [phase, quantity(DURATION_FORM, checkedBudget).optional()]),
+  ) as Record<BudgetedPhase, z.ZodOptional<ReturnType<typeof quantity>>>,
+  '{ freeze: 5ms, serialize: 20ms }',
+);
+
 const budget = mapping(
   {
-    blackout: quantity(DURATION_FORM, checkedBudget),
+    blackout: quantity(DURATION_FORM, checkedBudget).optional(),
+    phases: phaseBudgets.optional(),
     onOverrun: oneOf(OVERRUN_POLICIES).default('cancel'),
   },
   '{ blackout: 50ms, onOverrun: cancel }',
@@ -91,6 +100,8 @@ const driver = mapping(
     options: z.unknown().optional(),
     after: z.array(z.string({ error: 'the name of a driver' }), { error: 'a list such as [iommu]' }).default([]),
     priority: wholeNumber(-1_000_000, 1_000_000).default(0),
+    budget: quantity(DURATION_FORM, checkedBudget).optional(),
+    freezeEarly: z.boolean({ error: 'true or false' }).default(false),
   },
   '{ use: netdevsim, count: 64 }',
 );
@@ -107,6 +118,9 @@ export const scenarioSchema = mapping(
     workers: wholeNumber(1, WORKERS_MAX).optional(),
     seed: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0),
     budget: budget.optional(),
+    trigger: oneOf(TRIGGERS).optional(),
+    onShutdownFailure: oneOf(SHUTDOWN_FAILURE_POLICIES).optional(),
+    callbackLimit: quantity(DURATION_FORM, checkedBudget).optional(),
     drivers: z.array(driver, { error: DRIVERS_FORM }).min(1, { error: DRIVERS_FORM }),
   },
   "'host:' and 'drivers:'",
@@ -154,7 +168,7 @@ export function checkedBudget(duration: string | number): number {
 function fieldsAt(path: readonly PropertyKey[]): string[] {
   const [first] = path;
   if (first === 'host') return Object.keys(host.shape);
-  if (first === 'budget') return Object.keys(budget.shape);
+  if (first === 'budget') return Object.keys((path[1] === 'phases' ? phaseBudgets : budget).shape);
   return Object.keys(first === 'drivers' ? driver.shape : scenarioSchema.shape);
 }
 

@@ -2,7 +2,16 @@ import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { text as readText } from 'node:stream/consumers';
-import type { Budget, DriverRegistration, HostOptions, RunPlan } from '../coordinator/plan.js';
+import type { z } from 'zod';
+import type { PhaseTimes } from '../coordinator/phase-times.js';
+import type {
+  Budget,
+  DriverRegistration,
+  HostOptions,
+  RunPlan,
+  ShutdownFailurePolicy,
+  Trigger,
+} from '../coordinator/plan.js';
 import { KhoError } from '../errors.js';
 import type { DriverModule } from '../workers/run-description.js';
 import { resolveDriver } from './driver-module.js';
@@ -22,6 +31,10 @@ export interface Scenario {
   readonly workers?: number;
   readonly seed: number;
   readonly budget?: Budget;
+  readonly trigger?: Trigger;
+  readonly onShutdownFailure?: ShutdownFailurePolicy;
+  /** Milliseconds. */
+  readonly callbackLimit?: number;
   readonly drivers: readonly DriverRegistration[];
 }
 
@@ -70,10 +83,14 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
   if (!parsed.success || problems.length > 0) throw scenarioError(file, problems);
 
   const { host, profile, fdtMax, mode, workers, seed, budget, drivers } = parsed.data;
-  const registrations = drivers.flatMap(({ count, options, after, priority }, index): DriverRegistration[] => {
+  const { trigger, onShutdownFailure, callbackLimit } = parsed.data;
+  const registrations = drivers.flatMap((driver, index): DriverRegistration[] => {
+    const { count, options, after, priority, budget: limit, freezeEarly } = driver;
     const module = modules[index];
     const where = `${file}:${document.locate(['drivers', index]).line}`;
-    return module === undefined ? [] : [{ module, count, options: options ?? {}, after, priority, where }];
+    if (module === undefined) return [];
+    const early = { ...(limit !== undefined && { budget: limit }), ...(freezeEarly && { freezeEarly }) };
+    return [{ module, count, options: options ?? {}, after, priority, ...early, where }];
   });
   return {
     file,
@@ -83,7 +100,10 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     ...(mode !== undefined && { mode }),
     ...(workers !== undefined && { workers }),
     seed,
-    ...(budget !== undefined && { budget }),
+    ...(budget !== undefined && { budget: budgetOf(budget) }),
+    ...(trigger !== undefined && { trigger }),
+    ...(onShutdownFailure !== undefined && { onShutdownFailure }),
+    ...(callbackLimit !== undefined && { callbackLimit }),
     drivers: registrations,
   };
 }
@@ -102,6 +122,16 @@ export async function loadScenario(
   return parseScenario(await readScenarioFile(path), { file: path, builtIn });
 }
 
+/** Without the fields that are not there. */
+function budgetOf({ blackout, phases, onOverrun }: z.infer<typeof scenarioSchema>['budget'] & object): Budget {
+  const set = Object.entries(phases ?? {}).filter(([, limit]) => limit !== undefined);
+  return {
+    ...(blackout !== undefined && { blackout }),
+    ...(set.length > 0 && { phases: Object.fromEntries(set) }),
+    onOverrun,
+  };
+}
+
 /** What the command line says over the scenario. */
 export interface PlanOverrides {
   readonly arch?: HostOptions['arch'];
@@ -114,6 +144,12 @@ export interface PlanOverrides {
   /** Milliseconds. */
   readonly blackout?: number;
   readonly onOverrun?: Budget['onOverrun'];
+  readonly trigger?: Trigger;
+  readonly onShutdownFailure?: ShutdownFailurePolicy;
+  /** Milliseconds. */
+  readonly callbackLimit?: number;
+  /** What earlier runs took. */
+  readonly earlier?: readonly PhaseTimes[];
 }
 
 /**
@@ -122,12 +158,22 @@ export interface PlanOverrides {
  */
 export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPlan {
   const blackout = overrides.blackout ?? scenario.budget?.blackout;
-  if (blackout === undefined && overrides.onOverrun !== undefined) {
+  const hasBudget =
+    blackout !== undefined || scenario.budget !== undefined || scenario.drivers.some(({ budget }) => budget);
+  if (!hasBudget && overrides.onOverrun !== undefined) {
     throw new KhoError(
       'KHO_EINVAL',
       `--on-overrun needs a budget: give --budget 50ms, or 'budget:' in ${scenario.file}`,
     );
   }
+  const onOverrun = overrides.onOverrun ?? scenario.budget?.onOverrun ?? 'cancel';
+  const trigger = overrides.trigger ?? scenario.trigger;
+  const onShutdownFailure = overrides.onShutdownFailure ?? scenario.onShutdownFailure;
+  if (onShutdownFailure !== undefined && trigger !== 'shutdown') {
+    const text = "a policy for failures of shutdown needs 'trigger: shutdown' (--trigger shutdown)";
+    throw new KhoError('KHO_EINVAL', text, { field: 'onShutdownFailure' });
+  }
+  const callbackLimit = overrides.callbackLimit ?? scenario.callbackLimit;
   const fdtMax = overrides.fdtMax ?? scenario.fdtMax;
   return {
     host: overrides.arch === undefined ? scenario.host : { ...scenario.host, arch: overrides.arch },
@@ -136,9 +182,11 @@ export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPl
     mode: overrides.mode ?? scenario.mode ?? 'hash',
     workers: overrides.workers ?? scenario.workers ?? availableParallelism(),
     seed: overrides.seed ?? scenario.seed,
-    ...(blackout !== undefined && {
-      budget: { blackout, onOverrun: overrides.onOverrun ?? scenario.budget?.onOverrun ?? 'cancel' },
-    }),
+    ...(hasBudget && { budget: { ...scenario.budget, ...(blackout !== undefined && { blackout }), onOverrun } }),
+    ...(trigger !== undefined && { trigger }),
+    ...(onShutdownFailure !== undefined && { onShutdownFailure }),
+    ...(callbackLimit !== undefined && { callbackLimit }),
+    ...(overrides.earlier && { earlier: overrides.earlier }),
     drivers: scenario.drivers,
   };
 }

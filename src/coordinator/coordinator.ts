@@ -42,6 +42,7 @@ export type CoordinatorOptions = Pick<
   | 'trigger'
   | 'onShutdownFailure'
   | 'earlier'
+  | 'callbackLimit'
 > & {
   /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
   readonly pool?: WorkerPool;
@@ -49,11 +50,6 @@ export type CoordinatorOptions = Pick<
   readonly resourceLimits?: ResourceLimits;
   /** What deadlines are kept by; the timeline is not. Default: the machine's. */
   readonly clock?: Clock;
-  /**
-   * Milliseconds after which a callback, in any phase, has hung: its thread is ended and replaced, and its driver has failed.
-   * Default 30,000.
-   */
-  readonly callbackLimit?: number;
   /** Milliseconds that callbacks may go on after an interrupt (an abort, a budget), before their threads are ended. Default 2,000. */
   readonly grace?: number;
   /** True to make phases and drivers measures of Node's performance timeline; see {@link HandoverEvents}. */
@@ -400,7 +396,8 @@ export class Coordinator implements AsyncDisposable {
       const clock = this.#clock;
       const deadline = new Deadline({ clock, interrupt, budget, driverBudgets, history: this.#history });
       using _ = deadline.phase('prepare');
-      const registry = await this.#describe(interrupt, callbackLimit);
+      // That loads modules, which takes longer than a callback may be allowed to.
+      const registry = await this.#describe(interrupt, Math.max(callbackLimit, CALLBACK_LIMIT_MS));
       driverBudgets.push(...registry.drivers.map((driver) => driver.budget));
       if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
       const choice = this.#chooseMode(registry);

@@ -12,6 +12,9 @@ const TELLING_PART = 1 / 4;
 /** By how much a forecast from the pace must miss the budget: what is left may be easier than what is done. */
 const PACE_MARGIN = 1.25;
 
+/** What comes of an overrun with the policy `cancel`. */
+export const CANCELLED = '; it was cancelled, and everything rolled back';
+
 /** What a blackout will come to. Milliseconds. */
 export interface BlackoutForecast {
   /** Since it began. */
@@ -69,10 +72,7 @@ export class Deadline implements Disposable {
       const text = `the blackout's budget of ${blackout} ms cannot be met: ${ofRuns(history.runs)} took ${show(least)} ms at least`;
       throw this.#error(`${text}; nothing was frozen`, 'budget.blackout');
     }
-    this.#blackout = clock.timer(blackout, () => {
-      const text = `the blackout took longer than its budget of ${blackout} ms and was cancelled`;
-      this.#end(`${text}, ${show(clock.now() - (this.#begun ?? 0))} ms after it began`, 'budget.blackout');
-    });
+    this.#blackout = clock.timer(blackout, () => this.#overrun(blackout, clock.now() - (this.#begun ?? 0)));
   }
 
   /** A phase begins; it ends when what this returns is disposed of. Throws if the run is over before. */
@@ -85,13 +85,15 @@ export class Deadline implements Disposable {
     const timer =
       limit === undefined
         ? undefined
-        : clock.timer(limit, () => this.#end(`${name} took longer than its budget of ${limit} ms`, `budget.${name}`));
+        : clock.timer(limit, () =>
+            this.#end(`${name} took longer than its budget of ${limit} ms${CANCELLED}`, `budget.${name}`),
+          );
     return {
       [Symbol.dispose]: () => {
         timer?.[Symbol.dispose]();
         // Work of the main thread's own lets no timer fire.
         if (limit !== undefined && this.#phase?.name === name && clock.now() - this.#phase.start > limit) {
-          this.#end(`${name} took longer than its budget of ${limit} ms`, `budget.${name}`);
+          this.#end(`${name} took longer than its budget of ${limit} ms${CANCELLED}`, `budget.${name}`);
         }
         this.#phase = undefined;
       },
@@ -135,18 +137,22 @@ export class Deadline implements Disposable {
     if (!BLACKOUT_PHASES.some((phase) => phase === this.#phase?.name)) return;
     const { elapsed, remaining, runs } = forecast;
     if (elapsed > blackout) {
-      this.#end(
-        `the blackout took longer than its budget of ${blackout} ms and was cancelled, ${show(elapsed)} ms after it began`,
-        'budget.blackout',
-      );
+      this.#overrun(blackout, elapsed);
     } else if (elapsed + remaining > blackout) {
       const why = runs === 0 ? 'at this pace' : `by ${ofRuns(runs)} and the pace of this one`;
       this.#end(
         `the blackout's budget of ${blackout} ms cannot be met any more: ${show(elapsed)} ms are gone, and ${why} ` +
-          `${show(remaining)} ms are to come at least; it was cancelled`,
+          `${show(remaining)} ms are to come at least${CANCELLED}`,
         'budget.blackout',
       );
     }
+  }
+
+  #overrun(blackout: number, elapsed: number): void {
+    this.#end(
+      `the blackout had a budget of ${blackout} ms and took ${show(elapsed)} ms so far${CANCELLED}`,
+      'budget.blackout',
+    );
   }
 
   #end(text: string, field: string): void {

@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { KexecImage } from '../arch/index.js';
-import type { SerializedKhoError } from '../errors.js';
+import { KhoError, type SerializedKhoError } from '../errors.js';
 import { type FdtNode, FdtReader } from '../fdt/index.js';
 import {
   after,
@@ -21,9 +21,11 @@ import type { RunOptions } from './handover-run.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
 import type { ModeChoice } from './mode-choice.js';
+import { bootNextHost, type NextKernel } from './next-host.js';
 import type { Finalized } from './output.js';
 import type { RegisteredDriver, Registry } from './registry.js';
 import type { Reservations } from './reservations.js';
+import type { FrozenInstance } from './restore-check.js';
 import {
   type DriverRecord,
   type FailureRecord,
@@ -31,6 +33,7 @@ import {
   type RangeRecord,
   RUN_RECORD_VERSION,
   type RunRecord,
+  type SuccessorReport,
 } from './run-record.js';
 import type { Timeline, TimelineRecorder } from './timeline.js';
 
@@ -59,6 +62,7 @@ export class Handover implements Disposable {
   readonly #parts: HandoverParts;
   #ranges: readonly RangeRecord[] | undefined;
   #released = false;
+  #spent = false;
 
   constructor(parts: HandoverParts) {
     this.#parts = parts;
@@ -79,8 +83,38 @@ export class Handover implements Disposable {
     return this.#parts.recorder.timeline;
   }
 
+  /** Every instance with the digest of the state in which it was frozen. Costs nothing. */
+  get instances(): readonly FrozenInstance[] {
+    const { registry, digests } = this.#parts;
+    return registry.instances.map(({ driver, name }, item) => ({
+      driver: registry.drivers[driver]?.name ?? '',
+      name,
+      digest: digests.get(item)?.state ?? '',
+    }));
+  }
+
+  /**
+   * The host of the next kernel: in the same memory, with the same scratch and `reserve_mem` areas, one kexec further.
+   * `report` is what the successor said of this handover (restoreImage, startSuccessor). What its drivers claimed stays
+   * taken, and a shard that declares as many pages as before is granted the same extents in the next handover. The rest is
+   * free.
+   *
+   * This handover is spent then: disposing of it frees nothing. So is its host: everything of it is KHO_EBUSY. Errors
+   * change nothing: KHO_EINVAL for a report of another handover, or that tells of any failure; KHO_EBUSY for a handover
+   * that was disposed of, and the second time; KHO_EOPNOTSUPP if the next kernel's command line switches KHO off;
+   * KHO_ENOMEM if the next kernel, with the CPUs of this host, has no room in scratch.
+   */
+  nextHost(report: SuccessorReport, kernel?: NextKernel): Host {
+    this.#checkUnspent();
+    if (this.#released) throw new KhoError('KHO_EBUSY', 'the handover was disposed of: its memory is free');
+    const host = bootNextHost({ ...this.#parts, instances: this.instances }, report, kernel);
+    this.#spent = true;
+    return host;
+  }
+
   /** The finished blobs by name, as they lie in memory; the root FDT, or the one FDT, under `fdt`. */
   blob(name: string): Uint8Array | undefined {
+    this.#checkUnspent();
     const { host, root, subtrees } = this.#parts;
     if (name === 'fdt') return host.memory.read(root.address, root.size);
     const subtree = subtrees.find((candidate) => candidate.name === name);
@@ -92,6 +126,7 @@ export class Handover implements Disposable {
    * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
    */
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
+    this.#checkUnspent();
     const { host, root, trackerPages, kexec } = this.#parts;
     const ranges = [
       ...this.ranges().map(({ address, order }) => ({
@@ -124,6 +159,7 @@ export class Handover implements Disposable {
 
   /** Every preserved object with its owner and digest, in the order of the tracker. Computed once: it reads them all. */
   ranges(): readonly RangeRecord[] {
+    this.#checkUnspent();
     if (this.#ranges !== undefined) return this.#ranges;
     const { host, reservations } = this.#parts;
     const ranges: RangeRecord[] = [];
@@ -207,11 +243,16 @@ export class Handover implements Disposable {
     return this.#released;
   }
 
-  /** Gives the memory back: the host is as it was before the handover. */
+  /** Gives the memory back: the host is as it was before the handover. Nothing, if the next kernel has it. */
   [Symbol.dispose](): void {
-    if (this.#released) return;
+    if (this.#released || this.#spent) return;
     this.#released = true;
     this.#parts.reservations.release();
+  }
+
+  #checkUnspent(): void {
+    if (this.#spent)
+      throw new KhoError('KHO_EBUSY', 'the handover is spent: the next kernel has its memory (nextHost)');
   }
 
   /** By driver's name: the root of its FDT, or its node of the one FDT; none for a raw blob. */

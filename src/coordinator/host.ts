@@ -1,42 +1,27 @@
-import { type Architecture, architectureNamed, type FirmwareRange } from '../arch/index.js';
+import type { Architecture, FirmwareRange } from '../arch/index.js';
 import { KhoError } from '../errors.js';
-import {
-  alignDown,
-  alignUp,
-  type KernelParameters,
+import type {
+  KernelParameters,
   Memblock,
-  type MemoryRange,
-  PAGE_SIZE,
   PageAllocator,
-  parseCommandLine,
-  physicalAddress,
-  type ReservedMem,
-  reserveBootAllocations,
-  reserveNamedMemory,
-  reserveScratch,
-  type Scratch,
+  ReservedMem,
+  Scratch,
   SharedPhysicalMemory,
 } from '../memblock/index.js';
+import { type BootedMachine, coldBoot } from './cold-boot.js';
+import type { Inheritance } from './inheritance.js';
 import type { HostOptions } from './plan.js';
 
-const MIB = 2 ** 20;
-/** NUMA nodes begin at multiples of this: huge pages never lie across two nodes. */
-const NODE_ALIGNMENT = 2 * MIB;
-/** Where the running kernel's image lies; x86-64 loads at 16 MiB unless told otherwise. */
-const KERNEL_ADDRESS = 16 * MIB;
-/** The image of a distribution's kernel, data and bss included. */
-const KERNEL_SIZE = 32 * MIB;
-/** All below 1 MiB is the firmware's and the real-mode trampoline's. */
-const LOW_RESERVED = { address: 0, size: MIB };
-
 /**
- * The modelled machine, booted up to the point where drivers run: memory in shared segments, memblock with what the
- * kernel took at boot, scratch and `reserve_mem` areas, and a page allocator for the rest.
+ * The modelled machine under one kernel, booted up to the point where drivers run: memory in shared segments, memblock with
+ * what the kernel took at boot, scratch and `reserve_mem` areas, and a page allocator for the rest.
+ *
+ * Made by `new Host(options)`, a cold boot; the next kernel's host comes of a finished handover (Handover.nextHost).
  *
  * Nothing preserved ever lies in scratch, because the page allocator does not have it. (In Linux scratch is CMA, which
  * lends its pages to movable allocations only.) Main thread only; workers attach to {@link Host.memory}.
  */
-export class Host {
+export class Host implements BootedMachine {
   readonly options: HostOptions;
   readonly arch: Architecture;
   readonly firmware: readonly FirmwareRange[];
@@ -46,74 +31,48 @@ export class Host {
   readonly reserveMem: readonly ReservedMem[];
   readonly scratch: Scratch;
   readonly pages: PageAllocator;
+  /** KHO kexecs since the cold boot, as far as this kernel was told: profiles of the patch series do not tell it. */
+  readonly kexecCount: number;
+  /** The release of the kernel that handed over; empty if none did, or did not tell. */
+  readonly previousRelease: string;
+  /** What drivers have from the kernel before. */
+  readonly inheritance: Inheritance;
+  #over = false;
 
   /**
    * Boots a host. KHO_EINVAL for memory or a command line that cannot be (strict: what the kernel would silently
    * ignore is an error), KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where memory is too small for its scratch.
+   *
+   * `machine` is for Handover.nextHost, whose kernel has booted already.
    */
-  constructor(options: HostOptions) {
-    this.options = options;
-    this.arch = architectureNamed(options.arch);
-    this.parameters = parseCommandLine(options.cmdline, { mode: 'strict', khoDefault: false });
-    if (!this.parameters.kho) {
-      throw new KhoError('KHO_EOPNOTSUPP', "KHO is off: the command line must say 'kho=on'", { field: 'host.cmdline' });
-    }
-    this.firmware = this.arch.firmwareMap(options.memory);
-    const ranges = spreadOverNodes(this.firmware, options.nodes);
-    this.memory = SharedPhysicalMemory.create(ranges);
-    this.memblock = new Memblock();
-    for (const { base, size, nid } of ranges) this.memblock.addNode(base, size, nid);
-    reserveBootAllocations(this.memblock, {
-      cpus: options.cpus,
-      kernel: { address: physicalAddress(KERNEL_ADDRESS), size: options.kernelSize ?? KERNEL_SIZE },
-      reserved: [{ address: physicalAddress(LOW_RESERVED.address), size: LOW_RESERVED.size }],
-    });
-    this.reserveMem = reserveNamedMemory(this.memblock, this.parameters.reserveMem);
-    this.scratch = reserveScratch(this.memblock, this.parameters.scratch);
-    this.pages = new PageAllocator(this.memory.ranges);
-    for (const { base, size, nid } of wholePages(this.memblock)) this.pages.addFreeRange(base, size, nid);
+  constructor(options: HostOptions, machine: BootedMachine = coldBoot(options)) {
+    this.options = machine.options;
+    this.arch = machine.arch;
+    this.firmware = machine.firmware;
+    this.parameters = machine.parameters;
+    this.memory = machine.memory;
+    this.memblock = machine.memblock;
+    this.reserveMem = machine.reserveMem;
+    this.scratch = machine.scratch;
+    this.pages = machine.pages;
+    this.kexecCount = machine.kexecCount;
+    this.previousRelease = machine.previousRelease;
+    this.inheritance = machine.inheritance;
   }
-}
 
-/** Usable memory in whole pages, cut into nodes of the same size in the order of addresses. */
-function spreadOverNodes(firmware: readonly FirmwareRange[], nodes: number): MemoryRange[] {
-  const usable = firmware
-    .filter((range) => range.usable)
-    .map(({ base, size }) => ({ base: alignUp(base, PAGE_SIZE), end: alignDown(base + size, PAGE_SIZE) }));
-  const total = usable.reduce((sum, { base, end }) => sum + (end - base), 0);
-  const share = total / nodes;
-  if (!Number.isInteger(nodes) || nodes < 1 || share < 8 * MIB) {
-    throw new KhoError(
-      'KHO_EINVAL',
-      `${nodes} NUMA nodes cannot share ${total} bytes of memory (at least 8 MiB each)`,
-      {
-        field: 'host.nodes',
-      },
-    );
+  /** Whether the next kernel runs in this memory: then nothing of this host may be used any more. */
+  get isOver(): boolean {
+    return this.#over;
   }
-  const ranges: MemoryRange[] = [];
-  let nid = 0;
-  let left = share;
-  for (const { base, end } of usable) {
-    for (let at = base; at < end; ) {
-      const border = nid === nodes - 1 ? end : Math.min(end, alignUp(at + left, NODE_ALIGNMENT));
-      ranges.push({ base: physicalAddress(at), size: border - at, nid, backed: true });
-      left -= border - at;
-      at = border;
-      if (left <= 0 && nid < nodes - 1) {
-        nid++;
-        left += share;
-      }
-    }
-  }
-  return ranges;
-}
 
-/** The free ranges of memblock, without the pages that something occupies in part. */
-function* wholePages(memblock: Memblock): Generator<{ base: MemoryRange['base']; size: number; nid: number }> {
-  for (const { start, end, nid } of memblock.freeRanges()) {
-    const first = alignUp(start, PAGE_SIZE);
-    const last = alignDown(end, PAGE_SIZE);
-    if (last > first) yield { base: physicalAddress(first), size: last - first, nid };
+  /** KHO_EBUSY if the kernel of this host is gone. */
+  checkRunning(): void {
+    if (!this.#over) return;
+    throw new KhoError('KHO_EBUSY', 'this host is over: the next kernel runs in its memory (Handover.nextHost)');
+  }
+
+  /** The kernel has jumped, and its successor has booted. For Handover.nextHost alone. */
+  end(): void {
+    this.#over = true;
   }
 }

@@ -2,7 +2,7 @@ import { KhoError } from '../errors.js';
 import type { CallbackTask, TaskAnswer, TaskPhase } from '../workers/index.js';
 import { CallbackWatch, hungError, type LateCallback } from './callback-watch.js';
 import type { Clock } from './clock.js';
-import type { Deadline } from './deadline.js';
+import { CANCELLED, type Deadline } from './deadline.js';
 import type { HandoverEvents } from './events.js';
 import type { Interrupt } from './interrupt.js';
 import type { Registry } from './registry.js';
@@ -116,7 +116,8 @@ export class PhaseRunner {
         for (const step of state.stopped ? [] : [...waiting]) {
           const lane = this.#parts.laneOf(step.driver);
           const taken = busy.get(lane) ?? 0;
-          if ((isLevel ? taken > 0 : taken >= lane.threads) || !isReady(step)) continue;
+          const isFree = isLevel ? taken === 0 : taken < lane.threads || step.items.length === 0;
+          if (!isFree || !isReady(step)) continue;
           if (isLevel) levels.set(lane, [...(levels.get(lane) ?? []), step]);
           else start(lane, [step]);
         }
@@ -149,6 +150,7 @@ export class PhaseRunner {
         return;
       } catch (error) {
         const position = list.current(slot);
+        this.#noteLost(group, state);
         const whose = this.#whose(phase, items[position ?? 0] ?? 0);
         const isHung = position !== undefined && group.hung.get(slot) === position;
         const lost = isHung
@@ -159,6 +161,14 @@ export class PhaseRunner {
         if (state.stopped || position === undefined || list.taken === list.length) return;
         list.leave(slot);
       }
+    }
+  }
+
+  /** A freeze that had succeeded must be undone, though the thread died before it could tell. */
+  #noteLost({ phase, items, list }: WorkGroup, { options }: PhaseState): void {
+    if (phase !== 'freeze') return;
+    for (const [position, item] of items.entries()) {
+      if (list.isFinished(position)) options.onItem(phase, item, undefined);
     }
   }
 
@@ -243,7 +253,7 @@ export class PhaseRunner {
       onOverBudget: ({ group, position }) => {
         const whose = this.#whose(group.phase, group.items[position] as number);
         const budget = deadline.budgetOf(group.driverOf(position));
-        const text = `${group.phase} of ${whose.instance} took longer than the ${budget} ms that its driver has for a callback`;
+        const text = `${group.phase} of ${whose.instance} took longer than the ${budget} ms that its driver has for a callback${CANCELLED}`;
         interrupt.end(new KhoError('KHO_ETIMEDOUT', text, { phase: group.phase, field: 'budget', ...whose }));
       },
     });

@@ -93,6 +93,8 @@ export interface RunPlan {
   readonly trigger?: Trigger;
   /** Default `cancel`. */
   readonly onShutdownFailure?: ShutdownFailurePolicy;
+  /** Milliseconds after which a callback, in any phase, has hung: its thread is ended, its driver has failed. Default 30,000. */
+  readonly callbackLimit?: number;
   /** What earlier runs of the same drivers took, by which a budget that cannot be met is known before it is overrun. */
   readonly earlier?: readonly PhaseTimes[];
   /** A kernel to load in prepare; without it only the boot record is made. */

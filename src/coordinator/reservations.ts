@@ -24,10 +24,12 @@ import {
   preservedPages,
   preservePages,
   RadixTree,
+  type ShardGrant,
   walkRadixTree,
 } from '../memblock/index.js';
 import type { InstanceDescription, Mode } from '../workers/index.js';
 import type { Host } from './host.js';
+import { type InheritedExtents, unclaimedParts } from './inheritance.js';
 import type { RegisteredDriver, Registry } from './registry.js';
 import type { ReclaimedMemory } from './rollback-report.js';
 import type { RangeOwner } from './run-record.js';
@@ -36,6 +38,14 @@ const FDT_END_SIZE = 4;
 /** The core's own blobs, a page each. */
 const CORE_BLOBS = [KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME];
 const CORE_NODE = 0;
+
+interface Owned {
+  readonly start: number;
+  readonly end: number;
+  readonly owner: RangeOwner;
+  /** Number of the shard, if it is its own. */
+  readonly index?: number;
+}
 
 /** Where a driver's FDT will lie: room for the largest that its shards may make. */
 export interface BlobRoom {
@@ -70,11 +80,17 @@ export class Reservations {
   readonly listPages: readonly PhysicalAddress[];
   readonly tracker: RadixTree;
   readonly #host: Host;
+  /** What came from the page allocator. */
   readonly #taken: PageRange[] = [];
-  readonly #owners: { readonly start: number; readonly end: number; readonly owner: RangeOwner }[] = [];
+  /** What drivers have had since before this kernel. */
+  readonly #lent: InheritedExtents[] = [];
+  readonly #owners: Owned[] = [];
 
-  /** KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken. */
+  /**
+   * KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken; KHO_EBUSY if the host is over.
+   */
   constructor(host: Host, registry: Registry, { form, preservedMemory }: Profile, mode: Mode) {
+    host.checkRunning();
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
@@ -94,6 +110,16 @@ export class Reservations {
 
   /** Whose memory an address is. */
   ownerOf(address: PhysicalAddress): RangeOwner | undefined {
+    return this.#ownedAt(address)?.owner;
+  }
+
+  /** The shard in whose extents an address is, with its number; undefined for memory of other kinds. */
+  shardAt(address: PhysicalAddress): { readonly index: number; readonly owner: RangeOwner } | undefined {
+    const { index, owner } = this.#ownedAt(address) ?? {};
+    return index === undefined || owner === undefined ? undefined : { index, owner };
+  }
+
+  #ownedAt(address: PhysicalAddress): Owned | undefined {
     let low = 0;
     let high = this.#owners.length;
     while (low < high) {
@@ -102,7 +128,7 @@ export class Reservations {
       else high = middle;
     }
     const candidate = this.#owners[low - 1];
-    return candidate !== undefined && address < candidate.end ? candidate.owner : undefined;
+    return candidate !== undefined && address < candidate.end ? candidate : undefined;
   }
 
   /** Marks the host's `reserve_mem` areas as kho_preserve_pages() does. */
@@ -139,8 +165,9 @@ export class Reservations {
     });
   }
 
-  /** Gives everything back to the host's page allocator. Once. */
+  /** Gives everything back to the host's page allocator, but for what drivers inherited: that stays theirs. Once. */
   release(): void {
+    for (const extents of this.#lent.splice(0)) this.#host.inheritance.giveBack(extents);
     for (const { address, pages } of this.#taken.splice(0)) this.#host.pages.free(address, pages);
   }
 
@@ -154,12 +181,14 @@ export class Reservations {
         instance: instance?.name ?? '',
         shard: shard - (instance?.firstShard ?? 0),
       };
+      const inherited = this.#host.inheritance.lend(owner, pages);
+      if (inherited !== undefined) return this.#keepExtents(inherited, owner, shard);
       const ranges: Extent[] = [];
       try {
         // Instances take turns among the nodes, as devices do among sockets.
         for (let left = pages; left > 0; left -= MAX_ORDER_NR_PAGES) {
           const part = Math.min(left, MAX_ORDER_NR_PAGES);
-          ranges.push({ base: this.#takePages(part, item % nodes, owner), pages: part });
+          ranges.push({ base: this.#takePages(part, item % nodes, owner, shard), pages: part });
         }
       } catch (error) {
         throw KhoError.from(error).with({
@@ -171,6 +200,19 @@ export class Reservations {
       return { pages, ranges };
     });
     return ExtentTable.create(grants);
+  }
+
+  /** A driver's memory stays where it was, with the content that it has; pages without content are cleared. */
+  #keepExtents(inherited: InheritedExtents, owner: RangeOwner, index: number): ShardGrant {
+    const { pages, ranges, claimed } = inherited;
+    this.#lent.push(inherited);
+    for (const extent of ranges) {
+      for (const part of unclaimedParts(extent, claimed)) {
+        this.#host.memory.fill(part.address, part.pages * PAGE_SIZE, 0);
+      }
+      this.#owners.push({ start: extent.base, end: extent.base + extent.pages * PAGE_SIZE, owner, index });
+    }
+    return { pages, ranges };
   }
 
   #reserveBlobs(registry: Registry, mode: Mode): BlobRooms {
@@ -204,7 +246,7 @@ export class Reservations {
   /** Whatever of the extents and of `reserve_mem` areas is preserved in the end, these pages can list it. */
   #reserveList(): PhysicalAddress[] {
     const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
-    for (const { address, pages } of this.#taken) bound.addRange(address, pages, maxOrderIn(pages));
+    for (const { address, pages } of this.#all()) bound.addRange(address, pages, maxOrderIn(pages));
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) bound.addFolio(folio);
@@ -237,7 +279,7 @@ export class Reservations {
   #buildTracker(): RadixTree {
     const { memory, reserveMem } = this.#host;
     const tracker = RadixTree.create(memory, () => this.#takeUnowned());
-    for (const { address, pages: count } of [...this.#taken]) {
+    for (const { address, pages: count } of this.#all()) {
       tracker.ensureRange(address, count, maxOrderIn(count));
     }
     for (const area of reserveMem) {
@@ -247,6 +289,14 @@ export class Reservations {
     return tracker;
   }
 
+  /** Everything that could be preserved, but for `reserve_mem`. */
+  #all(): PageRange[] {
+    const inherited = this.#lent.flatMap(({ ranges }) =>
+      ranges.map(({ base: address, pages }) => ({ address, pages })),
+    );
+    return [...inherited, ...this.#taken];
+  }
+
   /** A page of the core's that is never preserved. */
   #takeUnowned(): PhysicalAddress {
     const address = this.#host.pages.allocPages(0, CORE_NODE);
@@ -254,13 +304,18 @@ export class Reservations {
     return address;
   }
 
-  #takePages(pages: number, node: number, owner: RangeOwner): PhysicalAddress {
+  #takePages(pages: number, node: number, owner: RangeOwner, index?: number): PhysicalAddress {
     const { pages: allocator, memory } = this.#host;
     const address =
       pages <= MAX_ORDER_NR_PAGES ? allocator.allocExact(pages, node) : allocator.allocContiguous(pages, node);
     this.#taken.push({ address, pages });
     memory.fill(address, pages * PAGE_SIZE, 0);
-    this.#owners.push({ start: address, end: address + pages * PAGE_SIZE, owner });
+    this.#owners.push({
+      start: address,
+      end: address + pages * PAGE_SIZE,
+      owner,
+      ...(index !== undefined && { index }),
+    });
     return address;
   }
 }

@@ -73,7 +73,8 @@ export interface RestoredInstance {
   readonly digest: string;
 }
 
-export interface UnclaimedRange {
+/** An object of 2^order pages that was preserved. */
+export interface PreservedObject {
   readonly address: number;
   readonly order: number;
 }
@@ -98,7 +99,9 @@ export interface SuccessorReport {
   readonly preservedBytes: number;
   readonly restored: readonly RestoredInstance[];
   readonly revived: readonly { readonly name: string; readonly address: number; readonly size: number }[];
-  readonly unclaimed: readonly UnclaimedRange[];
+  readonly unclaimed: readonly PreservedObject[];
+  /** What its drivers gave back, and the core: the blobs. All else that was preserved is in use. */
+  readonly discarded: readonly PreservedObject[];
   readonly failures: readonly FailureRecord[];
   readonly timeline: Timeline;
 }

@@ -14,9 +14,6 @@ import type { Finalized, HandoverOutput, OutputParts } from './output.js';
 import { driverFrame, type Renderer, type RenderJob } from './renderer.js';
 import type { BlobRooms } from './reservations.js';
 
-/** The kexec that a cold-booted host does is its first. */
-const FIRST_KEXEC = 1;
-
 interface SubBlobsParts extends OutputParts {
   readonly rooms: BlobRooms;
   /** What each instance's prepare returned, filled in by the time of {@link SubBlobs.finalize}. */
@@ -78,8 +75,9 @@ export class SubBlobs implements HandoverOutput {
   }
 
   #writeCoreBlobs(): Subtree[] {
-    const { memory, reserveMem, options } = this.#parts.host;
-    const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: FIRST_KEXEC });
+    const { memory, reserveMem, options, kexecCount } = this.#parts.host;
+    // This kexec counts: a cold-booted host does its first.
+    const metadata = encodeKexecMetadata({ previousRelease: options.release, kexecCount: kexecCount + 1 });
     const core: Subtree[] = [];
     for (const [name, address] of this.#parts.rooms.core) {
       const page = memory.view(address, PAGE_SIZE);

@@ -1,4 +1,3 @@
-export { compareStates, unclaimed } from './compare-states.js';
 export { restoreImage, type SuccessorInput } from './restore.js';
 export { startSuccessor } from './start-successor.js';
 export { verifyImage } from './verify-image.js';

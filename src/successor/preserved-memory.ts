@@ -73,6 +73,10 @@ export class PreservedMemory {
     return this.#objects.folios.filter((_, number) => this.#settled[number] === undefined);
   }
 
+  discarded(): Folio[] {
+    return this.#objects.folios.filter((_, number) => this.#settled[number] === 'discarded');
+  }
+
   #find({ address, order }: Folio): number {
     const number = this.#objects.at(address);
     if (number >= 0 && this.#objects.folios[number].order === order) return number;

@@ -85,6 +85,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
       restored,
       revived,
       unclaimed: boot.preserved.unclaimed(),
+      discarded: boot.preserved.discarded(),
       failures,
       timeline: recorder.timeline,
     };

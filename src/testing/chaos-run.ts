@@ -38,7 +38,8 @@ export async function chaosRun(
   const faults = harness.faults();
   const violations = judge(outcome, faults, plan);
   harness.clearFaults().successorDrivers((modules) => modules);
-  if (outcome.state === 'handed over' && outcome.failures.length > 0) violations.push(...(await restoredAfterAll(harness, outcome)));
+  if (outcome.state === 'handed over' && outcome.failures.length > 0)
+    violations.push(...(await restoredAfterAll(harness, outcome)));
   plant?.(harness, outcome);
   const leaks = harness.leaks();
   violations.push(...describeLeaks(leaks));

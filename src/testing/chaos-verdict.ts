@@ -30,6 +30,12 @@ const CODES: Partial<Record<FaultKind, readonly KhoErrorCode[]>> = {
   'not cloneable': ['KHO_EINVAL'],
 };
 
+/**
+ * Faults that may be told by another driver's name. An abort is nobody's; while one hangs the clock runs on, and what a busy
+ * machine has made wait is late by it as well.
+ */
+const ANYBODY: ReadonlySet<FaultKind> = new Set(['abort', 'hang', 'never']);
+
 /** Faults that may do no harm: an abort that comes too late, a restore that claims nothing anyway. */
 const MAY_PASS: ReadonlySet<FaultKind> = new Set(['abort', 'unclaimed', 'double claim']);
 
@@ -49,7 +55,7 @@ function judgeRollback({ error }: RolledBack, struck: readonly StruckFault[], { 
   );
   if (causes.length === 0) return [`rolled back for no fault: ${found}`];
   const explains = ({ fault, driver }: Fault): boolean =>
-    (CODES[fault]?.includes(code) ?? false) && (fault === 'abort' || details.driver === driver);
+    (CODES[fault]?.includes(code) ?? false) && (ANYBODY.has(fault) || details.driver === driver);
   if (causes.some(explains)) return [];
   return [`no fault explains ${found}`];
 }

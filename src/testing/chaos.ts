@@ -18,7 +18,7 @@ export interface ChaosOptions {
   readonly only?: number;
   /** Default: random hosts with drivers made for it, and some built-in ones. */
   readonly scenario?: ChaosScenario;
-  /** Processes at a time; default: one for each CPU. */
+  /** Processes at a time; default: one more than CPUs, for a run waits half of its time. */
   readonly jobs?: number;
   readonly signal?: AbortSignal;
   /** Called after each run. */
@@ -54,7 +54,7 @@ export interface ChaosSummary {
 
 /** Makes the runs, spread over processes. Rejects with the reason of an abort; a run that fails is in the summary. */
 export async function chaos(options: ChaosOptions): Promise<ChaosSummary> {
-  const { runs, only, jobs = availableParallelism(), signal, onRun = () => {} } = options;
+  const { runs, only, jobs = availableParallelism() + 1, signal, onRun = () => {} } = options;
   signal?.throwIfAborted();
   const waiting = only === undefined ? Array.from({ length: runs }, (_, index) => index) : [only];
   waiting.reverse();

@@ -1,14 +1,14 @@
-import type {
-  FailureRecord,
-  Handover,
-  PhaseSpan,
-  RollbackReport,
-  RunRecord,
-  SuccessorReport,
-  Timeline,
+import {
+  type FailureRecord,
+  type Handover,
+  type PhaseSpan,
+  type RollbackReport,
+  type RunRecord,
+  restoreFailures,
+  type SuccessorReport,
+  type Timeline,
 } from '../coordinator/index.js';
 import type { KhoError } from '../errors.js';
-import { compareStates, unclaimed } from '../successor/index.js';
 
 /** What came of a handover: it has one of two states, whatever happened. */
 export type Outcome = HandedOver | RolledBack;
@@ -48,7 +48,7 @@ export function handedOver(
 ): HandedOver {
   const failures = [
     ...(died === undefined ? [] : [{ code: died.code, message: died.message }]),
-    ...(report === undefined ? [] : [...report.failures, ...compareStates(record, report), ...unclaimed(report)]),
+    ...(report === undefined ? [] : restoreFailures(record.instances, report)),
   ];
   const states = new Map(record.instances.map(({ driver, name, digest }) => [`${driver}/${name}`, digest]));
   const restored = (report?.restored ?? []).flatMap(({ driver, name, digest }) => {

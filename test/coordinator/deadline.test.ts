@@ -132,7 +132,7 @@ describe('a callback that does not return', () => {
     const handover = coordinator.handover();
     handover.catch(() => {});
     await new Promise((resolve) => setTimeout(resolve, 500));
-    clock.advance(1001);
+    clock.advance(30_001);
     await expect(handover).rejects.toMatchObject({ code: 'KHO_ETIMEDOUT', details: { file: './hangs.js' } });
   });
 });
@@ -167,7 +167,7 @@ describe('a budget', () => {
     await expect(attempt({ blackout: 50, onOverrun: 'cancel' }, 51)).rejects.toMatchObject({
       code: 'KHO_ETIMEDOUT',
       message: expect.stringMatching(
-        /^the blackout took longer than its budget of 50 ms and was cancelled, 5\d ms after it began$/,
+        /^the blackout had a budget of 50 ms and took 5\d(\.\d)? ms so far; it was cancelled, and everything rolled back$/,
       ),
     });
     await expect(attempt({ blackout: 50, onOverrun: 'cancel' }, 49)).resolves.toBeUndefined();
@@ -178,7 +178,7 @@ describe('a budget', () => {
     const budget = { phases: { freeze: 20, serialize: 1000 }, onOverrun: 'cancel' } as const;
     await expect(attempt(budget, 21)).rejects.toMatchObject({
       code: 'KHO_ETIMEDOUT',
-      message: 'freeze took longer than its budget of 20 ms',
+      message: 'freeze took longer than its budget of 20 ms; it was cancelled, and everything rolled back',
       details: { phase: 'freeze', field: 'budget.freeze' },
     });
     await expect(attempt(budget, 19)).resolves.toBeUndefined();
@@ -190,7 +190,7 @@ describe('a budget', () => {
     await expect(attempt(budget, 160, { driverBudget: 100 })).rejects.toMatchObject({
       code: 'KHO_ETIMEDOUT',
       message: expect.stringMatching(
-        /^freeze of tested[01] took longer than the 100 ms that its driver has for a callback$/,
+        /^freeze of tested[01] took longer than the 100 ms that its driver has for a callback; it was cancelled, and everything rolled back$/,
       ),
       details: { driver: 'tested' },
     });

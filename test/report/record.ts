@@ -99,6 +99,7 @@ export function handWrittenRecord(): RunRecord {
       ],
       revived: [{ name: 'trace', address: 0x100000, size: 2 ** 20 }],
       unclaimed: [],
+      discarded: [],
       failures: [],
       timeline: { threads: [], phases: [], spans: [] },
     },

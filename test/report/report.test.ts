@@ -19,7 +19,8 @@ function timelineOf(durations: readonly number[]): Timeline {
   const phases = durations.map((duration, index) => {
     const start = now;
     now += duration;
-    return { phase: BLACKOUT_PHASES[index], start, end: now };
+    // Without shutdown, which happens only where it is the trigger.
+    return { phase: BLACKOUT_PHASES[index + 1], start, end: now };
   });
   return { threads: [], spans: [], phases };
 }

@@ -73,7 +73,14 @@ export function loadKexec({ firmware, commandLine, root, scratch, kernel, initrd
   const setFdtSize = (fdtSize: number): void => params.set(encodeKhoSetupData({ ...data, fdtSize }), setupDataAt);
   setFdtSize(data.fdtSize);
   const made: KexecFdt | undefined = fdt && { segment: fdt, setSize: setFdtSize };
-  return { segments: [...placer.segments], record, ...(made && { fdt: made }), ...(start && { start }) };
+  return {
+    segments: [...placer.segments],
+    record,
+    scratchArray,
+    ...(loaded && { kernel: loaded }),
+    ...(made && { fdt: made }),
+    ...(start && { start }),
+  };
 }
 
 /** kexec_file_load() of the series v5 gives the FDT a segment of which nothing is loaded: it is made later. */

@@ -1,11 +1,19 @@
-import type { FailureRecord, RunRecord, SuccessorReport } from '../coordinator/index.js';
 import { hex } from '../memblock/index.js';
+import type { FailureRecord, InstanceRecord, SuccessorReport } from './run-record.js';
+
+/** An instance as it was frozen. */
+export type FrozenInstance = Pick<InstanceRecord, 'driver' | 'name' | 'digest'>;
+
+/** Everything that went wrong in a restore, by its report; empty if every instance is back with the state it had. */
+export function restoreFailures(instances: readonly FrozenInstance[], report: SuccessorReport): FailureRecord[] {
+  return [...report.failures, ...compareStates(instances, report), ...unclaimedObjects(report)];
+}
 
 /** Instances whose rebuilt state is missing or another one than was frozen. */
-export function compareStates(record: RunRecord, report: SuccessorReport): FailureRecord[] {
+export function compareStates(instances: readonly FrozenInstance[], report: SuccessorReport): FailureRecord[] {
   const restored = new Map(report.restored.map(({ driver, name, digest }) => [`${driver}/${name}`, digest]));
   const failed = new Set(report.failures.map(({ driver, instance }) => `${driver}/${instance}`));
-  return record.instances.flatMap(({ driver, name, digest }) => {
+  return instances.flatMap(({ driver, name, digest }) => {
     const key = `${driver}/${name}`;
     const found = restored.get(key);
     if (found === digest || failed.has(key)) return [];
@@ -14,8 +22,8 @@ export function compareStates(record: RunRecord, report: SuccessorReport): Failu
   });
 }
 
-/** What was preserved, and nobody claimed. */
-export function unclaimed(report: SuccessorReport): FailureRecord[] {
+/** Preserved memory that nobody claimed. */
+export function unclaimedObjects(report: SuccessorReport): FailureRecord[] {
   return report.unclaimed.map(({ address, order }) => ({
     code: 'KHO_EBUSY',
     message: `nobody claimed the preserved object of order ${order} at ${hex(address)}`,
