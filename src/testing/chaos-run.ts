@@ -9,6 +9,12 @@ import type { HandedOver, Outcome } from './outcome.js';
 import { takePages } from './take-pages.js';
 import type { TestThreads } from './test-threads.js';
 
+/** For tests: what spoils something that a run must notice. */
+export interface ChaosRunHooks {
+  /** After the handover with faults, before anybody looks whether it has left something behind. */
+  readonly afterFaults?: (harness: HandoverHarness) => void;
+}
+
 /** What came of one run. Plain data. */
 export interface ChaosResult {
   readonly state: Outcome['state'];
@@ -24,12 +30,12 @@ export interface ChaosResult {
 
 /**
  * One run: a handover with faults, which ends in a state that is verified, and a clean one by the same coordinator, which
- * must restore everything. `plant` is for tests: it spoils something that the run must notice.
+ * must restore everything.
  */
 export async function chaosRun(
   plan: ChaosPlan,
   threads: TestThreads,
-  plant?: (harness: HandoverHarness, outcome: Outcome) => void,
+  { afterFaults }: ChaosRunHooks = {},
 ): Promise<ChaosResult> {
   const start = performance.now();
   await using harness = await HandoverHarness.create({ ...plan.harness, threads });
@@ -40,7 +46,7 @@ export async function chaosRun(
   harness.clearFaults().successorDrivers((modules) => modules);
   if (outcome.state === 'handed over' && outcome.failures.length > 0)
     violations.push(...(await restoredAfterAll(harness, outcome)));
-  plant?.(harness, outcome);
+  afterFaults?.(harness);
   const leaks = harness.leaks();
   violations.push(...describeLeaks(leaks));
   const again = await cleanHandover(harness);

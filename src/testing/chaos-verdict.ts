@@ -25,8 +25,9 @@ const CODES: Partial<Record<FaultKind, readonly KhoErrorCode[]>> = {
   'foreign free': ['KHO_EPERM'],
   'foreign unpreserve': ['KHO_EPERM'],
   'foreign write': ['KHO_EPERM'],
-  collision: ['KHO_EEXIST'],
-  'sibling names': ['KHO_EINVAL'],
+  // What they write may also be more than the driver then has room for.
+  collision: ['KHO_EEXIST', 'KHO_ENOSPC'],
+  'sibling names': ['KHO_EINVAL', 'KHO_ENOSPC'],
   'not cloneable': ['KHO_EINVAL'],
 };
 

@@ -3,11 +3,11 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import type { SerializedKhoError } from '../errors.js';
 import { type ChaosKind, type ChaosScenario, chaosPlan, describePlan } from './chaos-plan.js';
-import type { ChaosStart } from './chaos-process.js';
 import type { ChaosResult } from './chaos-run.js';
+import type { ChaosStart } from './chaos-serve.js';
 
-/** A run that takes longer has hung, whatever it waits for. */
-const RUN_LIMIT_MS = 20_000;
+/** Milliseconds: a run that takes longer has hung, whatever it waits for. */
+export const CHAOS_RUN_LIMIT_MS = 20_000;
 /** Of what a process says before it dies, so much is kept. */
 const LAST_WORDS = 2000;
 
@@ -20,6 +20,8 @@ export interface ChaosOptions {
   readonly scenario?: ChaosScenario;
   /** Processes at a time; default: one more than CPUs, for a run waits half of its time. */
   readonly jobs?: number;
+  /** Milliseconds after which a run has hung; default {@link CHAOS_RUN_LIMIT_MS}. */
+  readonly limit?: number;
   readonly signal?: AbortSignal;
   /** Called after each run. */
   readonly onRun?: (run: ChaosRunReport, done: number) => void;
@@ -127,7 +129,7 @@ class ChaosWorker {
         timer = setTimeout(() => {
           this.end();
           resolve('hung');
-        }, RUN_LIMIT_MS);
+        }, this.#options.limit ?? CHAOS_RUN_LIMIT_MS);
         child.send(index);
       });
     } finally {

@@ -230,8 +230,8 @@ export class HandoverHarness implements AsyncDisposable {
     if (lines.length > 0) throw failure(`the handover left something behind:\n  ${lines.join('\n  ')}`);
   }
 
-  /** AssertionError unless everything was handed over and restored. */
-  assertHandedOver(outcome: Outcome): asserts outcome is HandedOver {
+  /** The outcome, if everything was handed over and restored; else AssertionError. */
+  assertHandedOver(outcome: Outcome): HandedOver {
     if (outcome.state !== 'handed over') {
       throw failure(`expected a handover, but it was rolled back: ${describe(outcome.error)}`, outcome.error);
     }
@@ -241,10 +241,11 @@ export class HandoverHarness implements AsyncDisposable {
       );
       throw failure(`handed over, but the successor did not restore everything:\n  ${lines.join('\n  ')}`);
     }
+    return outcome;
   }
 
-  /** AssertionError unless it was rolled back, for the reason that is expected, and nothing is left behind. */
-  assertRolledBack(outcome: Outcome, expected: ExpectedFailure = {}): asserts outcome is RolledBack {
+  /** The outcome, if it was rolled back for the reason that is expected, and nothing is left behind; else AssertionError. */
+  assertRolledBack(outcome: Outcome, expected: ExpectedFailure = {}): RolledBack {
     if (outcome.state !== 'rolled back') throw failure('expected that it is rolled back, but it was handed over');
     const { error } = outcome;
     const found: ExpectedFailure = { ...error.details, code: error.code };
@@ -253,6 +254,7 @@ export class HandoverHarness implements AsyncDisposable {
       throw failure(`expected the ${field} ${value}, found ${found[field]}: ${describe(error)}`, error);
     }
     this.assertNoLeaks();
+    return outcome;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
