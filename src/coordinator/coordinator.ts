@@ -166,6 +166,13 @@ export class Coordinator implements AsyncDisposable {
     return this.#lifecycle.state;
   }
 
+  /** The root FDT, or the one FDT, once it is finalized: a copy. KHO_ENOENT before, and after what was handed over is gone. */
+  fdt(): Uint8Array {
+    const fdt = this.state === 'handed over' ? this.#handedOver?.blob('fdt') : this.#open?.run.fdt();
+    if (fdt === undefined) throw new KhoError('KHO_ENOENT', `there is no FDT in state '${this.state}'`);
+    return fdt;
+  }
+
   /** What came of the last time that something was rolled back. */
   get lastRollback(): RollbackReport | undefined {
     return this.#lastRollback;

@@ -138,6 +138,12 @@ export class HandoverRun {
     return this.#finalized?.stateBytes ?? 0;
   }
 
+  /** A copy of the root FDT, or the one FDT, if it is finalized. */
+  fdt(): Uint8Array | undefined {
+    const root = this.#finalized?.root;
+    return root && this.#host.memory.read(root.address, root.size);
+  }
+
   /** Brownout: threads attach, memory is touched, drivers prepare, the boot record is loaded. */
   async prepare(epoch: bigint): Promise<void> {
     this.#recorder.step('prepare', 'touch the stage', () =>

@@ -6,6 +6,7 @@ export { digestsOf, Handover, kexecRecord } from './handover.js';
 export type { ProgressEvent } from './handover-run.js';
 export { Host } from './host.js';
 export { type KexecPlan, readKexecFiles } from './kexec-files.js';
+export { KhoDebugfs, KhoSysfs } from './kho-files.js';
 export { LIFECYCLE_STATES, type LifecycleCall, type LifecycleState } from './lifecycle.js';
 export * from './mode-choice.js';
 export type { NextKernel } from './next-host.js';
