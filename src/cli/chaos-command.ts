@@ -35,9 +35,10 @@ export async function runChaos(
       signal,
       ...prepared,
       ...(only !== undefined && { only }),
-      onRun: ({ violations }, done) => {
+      onRun: ({ index, plan, result, violations }, done) => {
         if (spinner !== undefined) spinner.text = `chaos ${done}/${only === undefined ? runs : 1}`;
-        if (violations.length > 0 && terminal.verbose) terminal.say(violations.join('\n'));
+        if (!terminal.verbose) return;
+        terminal.say([`run ${index}: ${result?.state ?? 'no end'}; ${plan}`, ...violations].join('\n  '));
       },
     });
     spinner?.stop();

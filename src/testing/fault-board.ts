@@ -92,13 +92,22 @@ export class FaultBoard {
     return this.#plan;
   }
 
-  /** Main thread, while no handover is under way. Forgets what had fired. RangeError beyond 64 faults, or 16 KiB. */
-  set plan(faults: readonly Fault[]) {
+  /** Plans one more. Main thread, while no callback runs. RangeError beyond 64 faults, or 16 KiB of their text. */
+  add(fault: Fault): void {
+    this.#write([...this.plan, fault]);
+  }
+
+  /** Forgets all faults, and how often they fired. Main thread, while no callback runs. */
+  clear(): void {
+    this.#words.fill(0, FAULTS, FAULTS + MAX_FAULTS * FAULT_WORDS);
+    this.#write([]);
+  }
+
+  #write(faults: readonly Fault[]): void {
     const bytes = new TextEncoder().encode(JSON.stringify(faults));
     if (faults.length > MAX_FAULTS || bytes.length > PLAN_BYTES) {
       throw new RangeError(`a plan has at most ${MAX_FAULTS} faults, and ${PLAN_BYTES} bytes of text`);
     }
-    this.#words.fill(0, FAULTS, FAULTS + MAX_FAULTS * FAULT_WORDS);
     this.#text.set(bytes);
     Atomics.store(this.#words, BYTES, bytes.length);
     Atomics.add(this.#words, VERSION, 1);

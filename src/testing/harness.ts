@@ -143,17 +143,17 @@ export class HandoverHarness implements AsyncDisposable {
   inject(fault: Fault): this {
     const why = impossible(fault.fault, fault.callback);
     if (why !== undefined) throw failure(`there is no fault '${fault.fault}' in ${fault.callback}: ${why}`);
-    this.#board.plan = [...this.#board.plan, fault];
+    this.#board.add(fault);
     return this;
   }
 
   /** Forgets the faults that were planned. */
   clearFaults(): this {
-    this.#board.plan = [];
+    this.#board.clear();
     return this;
   }
 
-  /** The planned faults, with how often each has struck since the plan was changed last. */
+  /** The planned faults, with how often each has struck. */
   faults(): readonly (Fault & { readonly struck: number })[] {
     return this.#board.plan.map((fault, number) => ({ ...fault, struck: this.#board.fired(number) }));
   }

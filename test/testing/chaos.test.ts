@@ -67,7 +67,7 @@ test('a run that neither ends nor fails is counted as hung, and its process does
 });
 
 test('Ctrl-C ends chaos at once, with its processes', async () => {
-  const { child, ended } = startKhorus(['chaos', '--runs', '1000']);
-  setTimeout(() => child.kill('SIGINT'), 1500);
+  const { child, ended } = startKhorus(['chaos', '--runs', '1000', '-v']);
+  child.stderr?.once('data', () => child.kill('SIGINT'));
   expect((await ended).code).toBe(130);
 });

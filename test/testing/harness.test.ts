@@ -133,6 +133,17 @@ test("calls of one's own are judged the same way, and cancelled if they stop hal
   harness.assertHandedOver(await harness.handover());
 });
 
+test('a fault strikes as often as it is planned, whatever is planned beside it', async () => {
+  await using harness = await create();
+  harness.inject({ driver: 'pad', instance: 0, callback: 'freeze', fault: 'throw', times: 2 });
+  harness.assertRolledBack(await harness.handover());
+  harness.inject({ driver: 'live-pad', callback: 'finish', fault: 'throw' });
+  harness.assertRolledBack(await harness.handover());
+  const outcome = await harness.handover();
+  expect(outcome.state).toBe('handed over');
+  expect(harness.faults().map(({ struck }) => struck)).toEqual([2, 1]);
+});
+
 test('a fault that cannot exist is refused with the reason', async () => {
   await using harness = await create();
   expect(() => harness.inject({ driver: 'pad', callback: 'serialize', fault: 'never' })).toThrow(
