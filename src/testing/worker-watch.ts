@@ -6,6 +6,7 @@ import type { Worker } from 'node:worker_threads';
  */
 export class WorkerWatch implements Disposable {
   readonly #workers = new Map<number, Worker>();
+  readonly #ending = new Set<number>();
 
   constructor() {
     process.on('worker', this.#began);
@@ -14,7 +15,10 @@ export class WorkerWatch implements Disposable {
   /** Terminates a thread, as `worker.terminate()` does; false if there is none of that id. */
   terminate(threadId: number): boolean {
     const worker = this.#workers.get(threadId);
-    void worker?.terminate();
+    if (worker !== undefined && !this.#ending.has(threadId)) {
+      this.#ending.add(threadId);
+      void worker.terminate();
+    }
     return worker !== undefined;
   }
 
@@ -36,6 +40,9 @@ export class WorkerWatch implements Disposable {
     const { threadId } = worker;
     if (threadId < 0) return; // it has ended already
     this.#workers.set(threadId, worker);
-    worker.once('exit', () => this.#workers.delete(threadId));
+    worker.once('exit', () => {
+      this.#workers.delete(threadId);
+      this.#ending.delete(threadId);
+    });
   };
 }
