@@ -33,6 +33,12 @@ export const SUITES: readonly { name: string; summary: string; load: () => Promi
     load: async () => (await import('./suites/cores.js')).coresSuite,
   },
   {
+    name: 'lifecycle',
+    summary:
+      'devices that need time to be quiet: serializing during shutdown or after it; freezing early, at once or in turn',
+    load: async () => (await import('./suites/lifecycle.js')).lifecycleSuite,
+  },
+  {
     name: 'memory',
     summary: 'preserved pages, the page allocator, words of physical memory',
     load: async () => (await import('./suites/memory.js')).memorySuite,

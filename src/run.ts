@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   BLACKOUT_PHASES,
@@ -21,6 +20,7 @@ import {
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
 import { startSuccessor, verifyImage } from './successor/index.js';
+import { makeTemporaryDirectory } from './temporary-directory.js';
 import { Random } from './workers/index.js';
 
 /** How many bytes of a `reserve_mem` area are made in one step. */
@@ -70,26 +70,33 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
     let record = done.record();
     const failures: FailureRecord[] = [];
     if (successor) {
-      scratch = await mkdtemp(join(tmpdir(), 'khorus-'));
+      scratch = await makeTemporaryDirectory();
       const image = join(scratch, 'ram.img');
       await done.writeImage(image, signal);
       const { lateWrites: policy = 'cancel' } = plan;
       const digests = join(scratch, 'frozen');
       const looks = policy !== 'off' && (await done.writeFrozenDigests(digests));
       try {
-        const report = await startSuccessor(
-          {
-            ...{ image, arch: plan.host.arch, drivers: done.modules },
-            ...(looks && { frozen: { file: digests, policy } }),
-          },
-          signal,
-        );
+        const input = {
+          ...{ image, arch: plan.host.arch, drivers: done.modules },
+          ...(looks && { frozen: { file: digests, policy } }),
+        };
+        const report = await startSuccessor(input, {
+          ...(signal && { signal }),
+          ...(plan.callbackLimit !== undefined && { limit: plan.callbackLimit }),
+        });
         failures.push(...restoreFailures(record.instances, report));
         record = { ...record, timeline: joinTimelines(record, report), successor: report };
       } catch (thrown) {
         signal?.throwIfAborted();
         const error = KhoError.from(thrown);
-        failures.push({ code: error.code, message: error.message });
+        const { driver, instance } = error.details;
+        failures.push({
+          code: error.code,
+          message: error.message,
+          ...(driver !== undefined && { driver }),
+          ...(instance !== undefined && { instance }),
+        });
       }
     }
     const final = record;
@@ -192,7 +199,7 @@ async function trySuccessor(
   signal: AbortSignal | undefined,
 ): Promise<SuccessorReport | KhoError> {
   try {
-    return await startSuccessor({ image, arch, drivers }, signal);
+    return await startSuccessor({ image, arch, drivers }, signal && { signal });
   } catch (thrown) {
     signal?.throwIfAborted();
     return KhoError.from(thrown);

@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { access, lstat, mkdir, open, readdir, realpath, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { KhoError } from '../errors.js';
+import { isAlive } from '../temporary-directory.js';
 
 /** Which command writes a directory. One never replaces what the other wrote: a run's records are not to be had again. */
 export type OutputKind = 'run' | 'kexec';
@@ -164,7 +165,7 @@ async function cleanUpStale(path: string): Promise<void> {
   const prefix = `.${basename(path)}.khorus-`;
   for (const name of await readdir(parent).catch(() => [])) {
     const match = name.startsWith(prefix) ? /^(\d+)(-former)?$/.exec(name.slice(prefix.length)) : null;
-    if (match === null || isAlive(Number(match[1]), path)) continue;
+    if (match === null || mayBeFilling(Number(match[1]), path)) continue;
     const stale = join(parent, name);
     if (match[2] !== undefined && (await lstat(path).catch(absent)) === undefined) {
       await asIoError(path, () => rename(stale, path));
@@ -175,14 +176,8 @@ async function cleanUpStale(path: string): Promise<void> {
 }
 
 /** Whether process `pid` may still be filling its sibling of `path`. A number may have come to us from a dead process. */
-function isAlive(pid: number, path: string): boolean {
-  if (pid === process.pid) return active.has(siblingOf(path));
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
+function mayBeFilling(pid: number, path: string): boolean {
+  return pid === process.pid ? active.has(siblingOf(path)) : isAlive(pid);
 }
 
 async function syncTree(directory: string): Promise<void> {

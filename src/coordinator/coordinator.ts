@@ -1,70 +1,24 @@
-import type { ResourceLimits } from 'node:worker_threads';
 import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import { type DescribedRegistration, MODES, type Mode, type WorkerPool } from '../workers/index.js';
+import { MODES } from '../workers/index.js';
 import { type Clock, SYSTEM_CLOCK } from './clock.js';
+import { CALLBACK_LIMIT_MS, type CoordinatorOptions, GRACE_MS, type HandoverOptions } from './coordinator-options.js';
 import { Deadline } from './deadline.js';
+import { describeDrivers } from './describe-drivers.js';
 import { HandoverEvents } from './events.js';
 import type { Handover } from './handover.js';
-import { HandoverRun, type ProgressEvent } from './handover-run.js';
+import { HandoverRun } from './handover-run.js';
 import type { Host } from './host.js';
 import { Interrupt } from './interrupt.js';
 import { Lanes } from './lanes.js';
 import { Lifecycle, type LifecycleCall, type LifecycleState } from './lifecycle.js';
-import { chooseMode, declaredLoad, type HandoverLoad, type ModeChoice, workIn } from './mode-choice.js';
+import { ModeLearner } from './mode-learner.js';
 import { checkOneFdt } from './one-fdt.js';
 import { PhaseHistory, phaseTimes } from './phase-times.js';
-import type { DriverRegistration, RunPlan } from './plan.js';
-import { buildRegistry, type Registry } from './registry.js';
+import type { DriverRegistration } from './plan.js';
 import { Reservations } from './reservations.js';
 import type { RollbackReport } from './rollback-report.js';
-import { phaseDuration, TimelineRecorder } from './timeline.js';
-
-/** How many handovers mode `auto` remembers. */
-const RECENT_HANDOVERS = 5;
-
-/** Milliseconds after which a callback has hung, unless said otherwise. */
-const CALLBACK_LIMIT_MS = 30_000;
-/** How long callbacks may go on after a run was interrupted, unless said otherwise. */
-const GRACE_MS = 2000;
-
-/** A plan without its drivers and host; mode `auto` needs a calibration for as many workers. */
-export type CoordinatorOptions = Pick<
-  RunPlan,
-  | 'mode'
-  | 'calibration'
-  | 'workers'
-  | 'seed'
-  | 'profile'
-  | 'fdtMax'
-  | 'budget'
-  | 'kexec'
-  | 'trigger'
-  | 'onShutdownFailure'
-  | 'lateWrites'
-  | 'earlier'
-  | 'callbackLimit'
-> & {
-  /** A pool to use, and to leave running; without it the coordinator starts one of `workers` threads. */
-  readonly pool?: WorkerPool;
-  /** Limits of the threads that the coordinator starts itself. */
-  readonly resourceLimits?: ResourceLimits;
-  /** What deadlines are kept by; the timeline is not. Default: the machine's. */
-  readonly clock?: Clock;
-  /** Milliseconds that callbacks may go on after an interrupt (an abort, a budget), before their threads are ended. Default 2,000. */
-  readonly grace?: number;
-  /** True to make phases and drivers measures of Node's performance timeline; see {@link HandoverEvents}. */
-  readonly performanceMarks?: boolean;
-};
-
-export interface HandoverOptions {
-  /**
-   * Aborting rolls back; what is under way rejects with the signal's reason if that is a KhoError, else KHO_ECANCELED. An
-   * abort between two calls takes effect with the next one.
-   */
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (event: ProgressEvent) => void;
-}
+import { TimelineRecorder } from './timeline.js';
 
 /** A run that has begun, and what ends with it. */
 interface OpenRun {
@@ -98,9 +52,7 @@ export class Coordinator implements AsyncDisposable {
   readonly #history: PhaseHistory;
   /** Counts what makes the hosted drivers' states new: handovers, and drivers that join. */
   #generation = 0;
-  /** What the last handovers had to do, and work in microseconds; mode `auto` learns from them. */
-  #last: HandoverLoad | undefined;
-  #recentWork: readonly number[] = [];
+  readonly #modes: ModeLearner;
   readonly #profile: Profile;
   #fdtMax: number;
   #open: OpenRun | undefined;
@@ -124,10 +76,8 @@ export class Coordinator implements AsyncDisposable {
     }
     if (options.fdtMax !== undefined) this.#checkRoom(options.fdtMax);
     if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
-    if (options.mode === 'auto' && options.calibration?.workers !== options.workers) {
-      const text = `mode auto needs a calibration for ${options.workers} workers: see calibrate()`;
-      throw new KhoError('KHO_EINVAL', text, { field: 'calibration' });
-    }
+    const isOneFdt = this.#profile.form === 'one-fdt';
+    this.#modes = new ModeLearner(options, isOneFdt ? MODES.filter((mode) => mode !== 'subfdt') : MODES);
     for (const field of ['callbackLimit', 'grace'] as const) {
       const value = options[field];
       if (value !== undefined && !(value > 0)) {
@@ -191,8 +141,7 @@ export class Coordinator implements AsyncDisposable {
     }
     this.#registrations.push(registration);
     this.#generation++;
-    this.#last = undefined;
-    this.#recentWork = [];
+    this.#modes.forget();
     if (this.#options.earlier === undefined) this.#history.clear();
     return this;
   }
@@ -283,7 +232,7 @@ export class Coordinator implements AsyncDisposable {
   async jump(): Promise<Handover> {
     return await this.#step('jump', async (open) => {
       const handover = await open.run.jump();
-      this.#learn(open.run);
+      this.#modes.learn(open.run);
       this.#history.add(phaseTimes(open.recorder.timeline));
       this.#generation++;
       this.#close(open);
@@ -405,10 +354,12 @@ export class Coordinator implements AsyncDisposable {
       const deadline = new Deadline({ clock, interrupt, budget, driverBudgets, history: this.#history });
       using _ = deadline.phase('prepare');
       // That loads modules, which takes longer than a callback may be allowed to.
-      const registry = await this.#describe(interrupt, Math.max(callbackLimit, CALLBACK_LIMIT_MS));
+      const { runner } = this.#lanes.main(this.#options.mode);
+      const limit = Math.max(callbackLimit, CALLBACK_LIMIT_MS);
+      const registry = await describeDrivers(this.#registrations, { runner, clock, limit, interrupt });
       driverBudgets.push(...registry.drivers.map((driver) => driver.budget));
       if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
-      const choice = this.#chooseMode(registry);
+      const choice = this.#modes.choose(registry);
       const { mode } = choice;
       const reservations = recorder.step('prepare', 'reserve memory', () => {
         return new Reservations(this.host, registry, this.#profile, mode);
@@ -455,52 +406,5 @@ export class Coordinator implements AsyncDisposable {
       throw new KhoError('KHO_EINVAL', text, { field: 'fdtMax' });
     }
     checkOneFdtRoom(bytes);
-  }
-
-  #chooseMode({ shards }: Registry): ModeChoice | { readonly mode: Mode } {
-    const { mode, calibration } = this.#options;
-    if (mode !== 'auto') return { mode };
-    if (calibration === undefined) throw new KhoError('KHO_EINVAL', 'mode auto needs a calibration: see calibrate()');
-    const candidates = this.#profile.form === 'one-fdt' ? MODES.filter((one) => one !== 'subfdt') : MODES;
-    return chooseMode(calibration, this.#last ?? declaredLoad(shards), candidates);
-  }
-
-  #learn(run: HandoverRun): void {
-    const { calibration } = this.#options;
-    // Before the timeline is asked for: that makes all its spans.
-    if (this.#options.mode !== 'auto' || calibration === undefined) return;
-    const { mode, timeline, stateBytes: bytes, registry } = run;
-    const load = { ...declaredLoad(registry.shards), bytes };
-    const time = (phaseDuration(timeline, 'serialize') + phaseDuration(timeline, 'finalize')) * 1000;
-    // What disturbs a handover makes it longer, never shorter: the least work of the last ones is nearest to the truth.
-    this.#recentWork = [...this.#recentWork.slice(-RECENT_HANDOVERS + 1), workIn(calibration.modes[mode], load, time)];
-    this.#last = { ...load, work: Math.min(...this.#recentWork), source: 'measured' };
-  }
-
-  /** Asks the drivers what they are and need. */
-  async #describe(interrupt: Interrupt, limit: number): Promise<Registry> {
-    const main = this.#lanes.main(this.#options.mode);
-    const registrations = this.#registrations.map(({ module, count, options }) => ({ module, count, options }));
-    const current = new SharedArrayBuffer(4);
-    const task = main.runner.run({ kind: 'describe', registrations, current });
-    task.catch(() => {}); // seen by the race, unless that is over
-    const late = new Interrupt();
-    using _ = this.#clock.timer(limit, () => {
-      const { module } = this.#registrations[Atomics.load(new Int32Array(current), 0)] ?? {};
-      const text = `the driver ${module?.origin} did not say what it is within ${limit} ms`;
-      late.end(new KhoError('KHO_ETIMEDOUT', text, { file: module?.origin ?? '' }));
-    });
-    const answer = await Promise.race([task, interrupt.promise, late.promise]).catch(async (error: unknown) => {
-      // It may be at it for ever.
-      await main.runner.restart();
-      throw error;
-    });
-    const [failure] = answer.failures;
-    if (failure !== undefined) {
-      const registration = this.#registrations[failure.position];
-      const where = registration?.where === undefined ? {} : { file: registration.where };
-      throw KhoError.from(failure.error).with(where);
-    }
-    return buildRegistry(this.#registrations, answer.values as DescribedRegistration[]);
   }
 }

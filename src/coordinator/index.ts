@@ -1,5 +1,6 @@
 export { type Clock, SYSTEM_CLOCK } from './clock.js';
-export { Coordinator, type CoordinatorOptions, type HandoverOptions } from './coordinator.js';
+export { Coordinator } from './coordinator.js';
+export type { CoordinatorOptions, HandoverOptions } from './coordinator-options.js';
 export { orderByDependencies } from './dependencies.js';
 export { type HandoverEventMap, HandoverEvents } from './events.js';
 export { digestsOf, Handover, kexecRecord } from './handover.js';

@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import { hex, kstrtobool } from '../memblock/index.js';
-import { Coordinator, type CoordinatorOptions } from './coordinator.js';
+import { Coordinator } from './coordinator.js';
+import type { CoordinatorOptions } from './coordinator-options.js';
 import type { Handover } from './handover.js';
 import { Host } from './host.js';
 import type { DriverRegistration, HostOptions } from './plan.js';

@@ -8,20 +8,22 @@ import { KhoError, type SerializedKhoError } from '../errors.js';
  * Phases do not overlap, callbacks do: where shutdown is the trigger, drivers freeze and serialize while others still shut
  * down, and the phase `serialize` is what is left when the last one is down.
  */
-export type Phase =
-  | 'prepare'
-  | 'update'
-  | 'early freeze'
-  | 'shutdown'
-  | 'freeze'
-  | 'serialize'
-  | 'finalize'
-  | 'jump'
-  | 'snapshot'
-  | 'boot'
-  | 'restore'
-  | 'finish'
-  | 'cancel';
+export const PHASES = [
+  'prepare',
+  'update',
+  'early freeze',
+  'shutdown',
+  'freeze',
+  'serialize',
+  'finalize',
+  'jump',
+  'snapshot',
+  'boot',
+  'restore',
+  'finish',
+  'cancel',
+] as const;
+export type Phase = (typeof PHASES)[number];
 
 /** The phases whose sum is the blackout. */
 export const BLACKOUT_PHASES = ['shutdown', 'freeze', 'serialize', 'finalize', 'jump', 'boot', 'restore'] as const;

@@ -9,9 +9,10 @@
  *         |   [16] ARENA_NEXT                  compare-and-swap           |
  *         |   [32] NAME_COUNT                  Atomics.add                |
  *         +---------------------------------------------------------------+
- *     48  | shard records: one cache line each, written by the shard's    |
+ *     48  | shard records: two cache lines each, written by the shard's   |
  *         |   one thread: FIRST LAST USED_BYTES NAMES UNUSED_NAMES        |
- *         |   NAME_BYTES NODES SCATTERED                                  |
+ *         |   NAME_BYTES NODES SCATTERED PARKED PARKED_BYTES REUSE_WORDS  |
+ *         |   and from [12] FREE, 20 lists by size                        |
  *         +---------------------------------------------------------------+
  *         | reserve slots: 2^n more node slots, for tiny nodes  (CAS)     |
  *         +---------------------------------------------------------------+
@@ -28,7 +29,7 @@
  *  name record      [ID | LENGTH | HASH | text, NUL-padded to words]
  *  node record      [NUMBER | LENGTH | PARENT | SHARD | text with its NUL, padded: the wire form of a node's name]
  *                   and right behind it a fragment, the first one of the node in the shard that made it
- *  fragment         [NEXT | NODE | SAME | USED | properties in FDT wire form, with name ids for string offsets]
+ *  fragment         [NEXT | NODE | SAME | USED | ROOM | properties in FDT wire form, with name ids for string offsets]
  *  names chunk      [NEXT | COUNT | ids of names that the shard uses]
  * ```
  *
@@ -41,8 +42,16 @@
  * only after a message from the writing thread (which orders them). USED is stored last, so a fragment is whole up to USED at any moment.
  * The fragment behind a node's record belongs to the shard that made the node (SHARD, which anybody may read), from the
  * start; its NODE is UNLINKED until it is in the shard's chain.
- * A shard that removes a node sets NODE of its fragments to 0: they stay in the chain, dead. SAME leads to the next
- * fragment of the same node; the writer links those of its shard, the finalizer those of all shards.
+ * SAME leads to the next fragment of the same node; the writer links those of its shard, the finalizer those of all shards.
+ *
+ * **Room that is used again.** What a shard takes out leaves its chain. The first fragment of the node is *parked*: one behind
+ * the node's record stays there, with NODE = PARKED; another one is in the list PARKED. When the node is added again, it goes
+ * on there. All other fragments become free: NODE = 0, in the list FREE[n] with 2^(n+4) words of room or more. All of this belongs to
+ * the shard, like its chain: nobody else reads those words before a message.
+ * ROOM is how many words the fragment may have again once it was emptied; while it grows for the first time, at the end of
+ * its thread's arena, ROOM may be less than USED.
+ * From its first removal or replacement on, a shard makes only fragments of 2^n words, so that any of them can take the place of another.
+ * No node's name is forgotten, since another thread may be looking at its record: it is charged (PARKED_BYTES) until the shard adds the node again.
  *
  * A chain is in **wire order** if it has one top node, each other node stands behind its parent or behind what is below an
  * earlier sibling, and each node's fragments are together. The finalizer copies such a chain as it is. SCATTERED is 1 in the record
@@ -76,7 +85,16 @@ export const SHARD_NAME_BYTES = 5;
 export const SHARD_NODES = 6;
 /** 1 if the chain cannot be rendered as it is. */
 export const SHARD_SCATTERED = 7;
-export const SHARD_WORDS = CACHE_LINE_WORDS;
+/** The list of parked fragments that are not behind their node's record, by NEXT. */
+export const SHARD_PARKED = 8;
+/** FDT bytes, without properties, of nodes that the shard once had. */
+export const SHARD_PARKED_BYTES = 9;
+/** Words of fragments that were made in a shard from which something was taken out before. */
+export const SHARD_REUSE_WORDS = 10;
+/** Lists of free fragments, by NEXT: one for each power of two of ROOM, the last for all beyond. */
+export const SHARD_FREE = 12;
+export const FREE_LISTS = 20;
+export const SHARD_WORDS = 2 * CACHE_LINE_WORDS;
 
 export const NAME_ID = 0;
 export const NAME_LENGTH = 1;
@@ -95,13 +113,19 @@ export const NODE_TEXT = 4;
 export const NO_SHARD = -1;
 
 export const FRAGMENT_NEXT = 0;
-/** The node's ref; 0 once the fragment is dead. */
+/** The node's ref; 0 if the fragment is free. */
 export const FRAGMENT_NODE = 1;
 /** As FRAGMENT_NODE: the fragment came with its node's record, and is in no chain yet. */
 export const UNLINKED = -1;
+/** As FRAGMENT_NODE of such a fragment: its shard took the node out. */
+export const PARKED = -2;
 export const FRAGMENT_SAME = 2;
 export const FRAGMENT_USED = 3;
-export const FRAGMENT_DATA = 4;
+/** Words behind the header that are the fragment's even if it does not use them; see above. */
+export const FRAGMENT_ROOM = 4;
+export const FRAGMENT_DATA = 5;
+/** A free fragment has 2^4 words of room at least, and so much is left to one that is emptied. */
+export const LEAST_ROOM_POWER = 4;
 
 export const NAMES_NEXT = 0;
 export const NAMES_COUNT = 1;

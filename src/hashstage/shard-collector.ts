@@ -127,7 +127,6 @@ export class ShardCollector {
       let fragment = words[this.#recordOf(shard) + SHARD_FIRST];
       for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
         const ref = words[fragment + FRAGMENT_NODE];
-        if (ref === 0) continue;
         size += words[fragment + FRAGMENT_USED];
         words[fragment + FRAGMENT_SAME] = 0;
         const known = nodeLinks.of(ref);
@@ -185,7 +184,6 @@ export class ShardCollector {
         continue;
       }
       for (let at = words[record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
-        if (words[at + FRAGMENT_NODE] === 0) continue;
         const end = at + FRAGMENT_DATA + words[at + FRAGMENT_USED];
         for (let property = at + FRAGMENT_DATA; property < end; property += propertyWords(words, property)) {
           use(words[property + PROPERTY_NAME]);

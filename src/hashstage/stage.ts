@@ -5,6 +5,7 @@ import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
   FRAGMENT_NODE,
+  FRAGMENT_ROOM,
   FRAGMENT_SAME,
   FRAGMENT_USED,
   HEADER_ARENA_NEXT,
@@ -68,6 +69,12 @@ const NEAR_PROBES = 8;
 const FAR_PROBES = 64;
 /** A node of 12 wire bytes takes at most this many in the stage: record, fragment header. */
 const STAGE_BYTES_PER_WIRE_BYTE = 4;
+/**
+ * Beside that, if there is so much below the bound: the names of nodes that shards removed, which may be as many as those that
+ * they have; and what content may take that replaces other content (shard-room.ts).
+ */
+const REUSE_BYTES_PER_WIRE_BYTE = STAGE_BYTES_PER_WIRE_BYTE + 2;
+const REUSE_BYTES_PER_SHARD = 4096;
 
 /**
  * The shared-memory state tree: a hash table of nodes, keyed by (parent, name), and of property names.
@@ -105,15 +112,16 @@ export class Stage {
   /** Reserves a stage. KHO_ENOMEM if the declared bounds need more than 4 GiB. */
   static create(options: StageOptions): Stage {
     const nodeSlots = powerOfTwo(Math.max(1024, Math.ceil(options.maxBytes / USUAL_NODE_BYTES)));
-    const reserveSlots = powerOfTwo(Math.max(64, Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
+    // A shard may have as many nodes as it declared bytes for, and have had as many.
+    const reserveSlots = powerOfTwo(Math.max(64, 2 * Math.ceil(options.maxBytes / SMALLEST_NODE_BYTES)));
     const mostNames = Math.max(MIN_NAMES, Math.ceil(options.maxBytes / SMALLEST_NAME_BYTES));
     const nameSlots = powerOfTwo(2 * (options.maxNames ?? Math.min(MAX_NAMES, mostNames)));
     const arenaBytes =
       STAGE_BYTES_PER_WIRE_BYTE * options.maxBytes + (options.threads + 2) * 2 * ARENA_BYTES + nameSlots * 64;
-    const geometry = stageGeometry({
-      shardCount: options.shardCount,
-      ...{ nameSlots, nodeSlots, reserveSlots, arenaBytes },
-    });
+    const counts = { shardCount: options.shardCount, nameSlots, nodeSlots, reserveSlots };
+    const reuseBytes = REUSE_BYTES_PER_WIRE_BYTE * options.maxBytes + REUSE_BYTES_PER_SHARD * options.shardCount;
+    const whole = stageGeometry({ ...counts, arenaBytes: arenaBytes + reuseBytes });
+    const geometry = whole.totalWords * 4 <= MAX_STAGE_BYTES ? whole : stageGeometry({ ...counts, arenaBytes });
     if (geometry.totalWords * 4 > MAX_STAGE_BYTES) {
       throw new KhoError(
         'KHO_ENOMEM',
@@ -314,6 +322,7 @@ export class Stage {
         words[fragment + FRAGMENT_NODE] = UNLINKED;
         words[fragment + FRAGMENT_SAME] = 0;
         words[fragment + FRAGMENT_USED] = 0;
+        words[fragment + FRAGMENT_ROOM] = 0;
         found = Atomics.compareExchange(words, slot, 0, record);
         if (found === 0) return record;
       }

@@ -4,6 +4,7 @@ import {
   FRAGMENT_DATA,
   FRAGMENT_NEXT,
   FRAGMENT_NODE,
+  FRAGMENT_ROOM,
   FRAGMENT_SAME,
   FRAGMENT_USED,
   NAMES_COUNT,
@@ -15,6 +16,7 @@ import {
   NODE_SHARD,
   NODE_TEXT,
   type NodeRef,
+  PARKED,
   PROPERTY_LENGTH,
   PROPERTY_NAME,
   PROPERTY_VALUE,
@@ -23,6 +25,8 @@ import {
   SHARD_NAME_BYTES,
   SHARD_NAMES,
   SHARD_NODES,
+  SHARD_PARKED,
+  SHARD_PARKED_BYTES,
   SHARD_SCATTERED,
   SHARD_UNUSED_NAMES,
   SHARD_USED_BYTES,
@@ -31,6 +35,7 @@ import {
 } from './layout.js';
 import { OpenNodes } from './open-nodes.js';
 import { hasAtSign } from './packed-text.js';
+import { ShardRoom } from './shard-room.js';
 import type { Stage } from './stage.js';
 
 // Constants of its own module are part of the code that V8 makes; those of others are loaded each time.
@@ -62,7 +67,8 @@ const CHARGED = 1;
  *
  * Every byte of FDT that the shard will cause (nodes, properties, the first use of each name) is charged against the
  * bound that it declared; exceeding it is KHO_ENOSPC and leaves what is there untouched. A node that is removed gives
- * its bytes back, but for those of names. Its room in the arena is not used again.
+ * its bytes back, but for those of names, and its room is used again: a shard may replace, remove and add the same nodes for
+ * ever. The names of nodes that it once had may take as many bytes as it declared, beside what it has.
  */
 export class ShardWriter {
   readonly #stage: Stage;
@@ -72,6 +78,9 @@ export class ShardWriter {
   readonly #maxBytes: number;
   /** The first fragments of nodes that are open and have it not behind their records. */
   readonly #nodes = new OpenNodes();
+  /** The same of nodes that were taken out. */
+  readonly #parked = new OpenNodes();
+  readonly #room: ShardRoom;
   /** By name id: 0 if the shard has never used it; else the `#mark` of the node that last had it, or CHARGED. */
   #marks = new Int32Array(256);
   #mark = CHARGED;
@@ -79,7 +88,11 @@ export class ShardWriter {
   #fragment = 0;
   /** Where the current fragment's next word goes. */
   #end = 0;
+  /** Where the room ends that it has even if it is not the last in the arena. */
+  #limit = 0;
   #used = 0;
+  /** What names of nodes that the shard never had may take before those that it had are too many. */
+  #newNameBytes = 0;
 
   constructor(stage: Stage, shard: number, maxBytes: number) {
     this.#stage = stage;
@@ -87,6 +100,7 @@ export class ShardWriter {
     this.#shard = shard;
     this.#record = stage.geometry.shardsAt + shard * SHARD_WORDS;
     this.#maxBytes = maxBytes;
+    this.#room = new ShardRoom(stage, this.#record, maxBytes);
     this.#readBack();
   }
 
@@ -100,23 +114,42 @@ export class ShardWriter {
    * The caller has checked the name's characters.
    */
   open(parent: NodeRef, name: string): NodeRef {
-    const ref = this.#stage.openNode(parent, name, this.#shard);
+    const size = nodeSize(name.length);
+    const isFull = this.#used + size > this.#maxBytes || size > this.#newNameBytes;
+    const ref = isFull ? this.#openFull(parent, name) : this.#stage.openNode(parent, name, this.#shard);
     if (this.#first(ref) !== 0) return ref;
     const words = this.#words;
-    this.#charge(nodeSize(name.length));
     const own = this.#ownFragment(ref);
     if (own !== 0 && words[own + FRAGMENT_NODE] === UNLINKED) {
       if (!this.#isNext(ref) || hasAtSign(words, ref + TEXT, name.length)) this.#scatter();
       words[own + FRAGMENT_NODE] = ref;
-      this.#link(own);
+      this.#link(own, 0);
     } else {
       this.#scatter();
-      this.#nodes.set(ref, this.#startFragment(ref, 0));
+      if (own !== 0 || this.#parked.get(ref) !== 0) this.#unpark(ref, own);
+      else this.#nodes.set(ref, this.#startFragment(ref, this.#stage.allocate(FRAGMENT_DATA), 0));
     }
+    this.#setUsed(this.#used + size);
     words[this.#record + SHARD_NODES]++;
     this.#node = ref;
     this.#mark++;
     return ref;
+  }
+
+  /** The same node, if the shard has it or may have it; nothing is made of a name that is refused. */
+  #openFull(parent: NodeRef, name: string): NodeRef {
+    const ref = this.#stage.findNode(parent, name);
+    if (ref !== 0 && this.#first(ref) !== 0) return ref;
+    const size = nodeSize(name.length);
+    this.#checkRoom(size);
+    const own = ref === 0 ? 0 : this.#ownFragment(ref);
+    const wasHere = own !== 0 ? this.#words[own + FRAGMENT_NODE] === PARKED : this.#parked.get(ref) !== 0;
+    if (wasHere) return ref;
+    throw new KhoError(
+      'KHO_ENOSPC',
+      `the shard declared maxBytes ${this.#maxBytes}, and the names of nodes that it removed take ${this.#maxBytes - this.#newNameBytes}: there is no room for another one ('${name}'); add nodes of the same names again`,
+      { size },
+    );
   }
 
   /** The first fragment of a node that this shard has, else 0. */
@@ -272,34 +305,42 @@ export class ShardWriter {
     words[chunk + NAMES_COUNT] = count + 1;
   }
 
-  /** The node gets one more fragment. */
+  /** The node gets one more fragment, unless the current one has room. */
   #continueNode(node: NodeRef, count: number): void {
+    if (this.#end + count <= this.#limit) return;
     const words = this.#words;
-    if (words[words[this.#record + SHARD_LAST] + FRAGMENT_NODE] !== node) this.#scatter();
     const previous = this.#fragment;
-    words[previous + FRAGMENT_SAME] = this.#startFragment(node, count);
-  }
-
-  /** Appends an empty fragment of `ref`, with room for `count` words, to the shard's chain; returns it. */
-  #startFragment(ref: NodeRef, count: number): number {
-    const words = this.#words;
     let fragment: number;
+    let room = 0;
     try {
-      fragment = this.#stage.allocate(FRAGMENT_DATA + count);
+      // Once something was taken out, this may be taken out too.
+      if (words[this.#record + SHARD_UNUSED_NAMES] === 0) fragment = this.#stage.allocate(FRAGMENT_DATA + count);
+      else {
+        fragment = this.#room.take(count, words[previous + FRAGMENT_USED]);
+        room = words[fragment + FRAGMENT_ROOM];
+      }
     } catch (error) {
       words[this.#record + SHARD_UNUSED_NAMES] = 1; // the name that was to come was listed already
       throw error;
     }
+    if (words[words[this.#record + SHARD_LAST] + FRAGMENT_NODE] !== node) this.#scatter();
+    words[previous + FRAGMENT_SAME] = this.#startFragment(node, fragment, room);
+  }
+
+  /** Appends a fragment, which becomes an empty one of `ref`, to the shard's chain; returns it. */
+  #startFragment(ref: NodeRef, fragment: number, room: number): number {
+    const words = this.#words;
     words[fragment + FRAGMENT_NEXT] = 0;
     words[fragment + FRAGMENT_NODE] = ref;
     words[fragment + FRAGMENT_SAME] = 0;
     words[fragment + FRAGMENT_USED] = 0;
-    this.#link(fragment);
+    words[fragment + FRAGMENT_ROOM] = room;
+    this.#link(fragment, room);
     return fragment;
   }
 
   /** Appends a fragment to the shard's chain and makes it the current one. */
-  #link(fragment: number): void {
+  #link(fragment: number, room: number): void {
     const words = this.#words;
     const last = words[this.#record + SHARD_LAST];
     if (last === 0) words[this.#record + SHARD_FIRST] = fragment;
@@ -307,6 +348,7 @@ export class ShardWriter {
     words[this.#record + SHARD_LAST] = fragment;
     this.#fragment = fragment;
     this.#end = fragment + DATA;
+    this.#limit = this.#end + room;
   }
 
   /** Makes an earlier node current again: its names are marked anew, so that a duplicate is still seen. */
@@ -321,6 +363,7 @@ export class ShardWriter {
     for (; fragment !== 0; fragment = words[fragment + FRAGMENT_SAME]) {
       this.#fragment = fragment;
       this.#end = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_USED];
+      this.#limit = fragment + FRAGMENT_DATA + words[fragment + FRAGMENT_ROOM];
       for (let at = fragment + FRAGMENT_DATA; at < this.#end; at += propertyWords(words, at)) {
         const name = words[at + PROPERTY_NAME];
         if (name >= this.#marks.length) this.#growMarks(name);
@@ -334,20 +377,68 @@ export class ShardWriter {
     const words = this.#words;
     words[this.#record + SHARD_UNUSED_NAMES] = 1;
     let bytes = 0;
-    const kept = this.#first(top);
     // Nodes below `top` were opened after it, so they stand behind its first fragment.
-    for (let fragment = kept; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT]) {
-      const ref = words[fragment + FRAGMENT_NODE];
-      if (ref === 0 || !this.#isWithin(ref, top)) continue;
-      bytes += words[fragment + FRAGMENT_USED] * 4;
-      if (this.#first(ref) === fragment && !(keep && ref === top)) bytes += nodeSize(words[ref + NODE_LENGTH]);
-      words[fragment + FRAGMENT_USED] = 0;
-      if (fragment === kept && keep) continue;
-      words[fragment + FRAGMENT_NODE] = 0;
+    let previous = keep ? this.#first(top) : 0;
+    let fragment = words[keep ? previous + FRAGMENT_NEXT : this.#record + SHARD_FIRST];
+    if (keep) {
+      bytes += this.#room.empty(previous);
+      words[previous + FRAGMENT_SAME] = 0;
     }
-    if (keep) words[kept + FRAGMENT_SAME] = 0;
+    while (fragment !== 0) {
+      const next = words[fragment + FRAGMENT_NEXT];
+      const ref = words[fragment + FRAGMENT_NODE];
+      if (this.#isWithin(ref, top)) {
+        words[previous === 0 ? this.#record + SHARD_FIRST : previous + FRAGMENT_NEXT] = next;
+        const isFirst = this.#first(ref) === fragment;
+        if (isFirst) bytes += this.#room.empty(fragment) + this.#park(ref, fragment);
+        else bytes += this.#room.free(fragment);
+      } else previous = fragment;
+      fragment = next;
+    }
+    words[this.#record + SHARD_LAST] = previous;
     this.#setUsed(this.#used - bytes);
-    this.#forgetNodes();
+    this.#node = 0;
+    this.#fragment = 0;
+    this.#end = 0;
+    this.#limit = 0;
+    this.#mark++;
+  }
+
+  /** Keeps the first fragment of a node that was taken out of the chain; returns the bytes that the node itself had. */
+  #park(ref: NodeRef, fragment: number): number {
+    const words = this.#words;
+    words[fragment + FRAGMENT_SAME] = 0;
+    if (fragment === this.#ownFragment(ref)) words[fragment + FRAGMENT_NODE] = PARKED;
+    else {
+      words[fragment + FRAGMENT_NEXT] = words[this.#record + SHARD_PARKED];
+      words[this.#record + SHARD_PARKED] = fragment;
+      this.#nodes.set(ref, 0);
+      this.#parked.set(ref, fragment);
+    }
+    const size = nodeSize(words[ref + NODE_LENGTH]);
+    this.#addParkedBytes(size);
+    return size;
+  }
+
+  /** A node comes back whose first fragment is `own`, behind its record, or in the list of those that are not. */
+  #unpark(ref: NodeRef, own: number): void {
+    const words = this.#words;
+    const fragment = own !== 0 ? own : this.#parked.get(ref);
+    if (own === 0) {
+      let at = this.#record + SHARD_PARKED;
+      while (words[at] !== fragment) at = words[at] + FRAGMENT_NEXT;
+      words[at] = words[fragment + FRAGMENT_NEXT];
+      this.#parked.set(ref, 0);
+      this.#nodes.set(ref, fragment);
+    }
+    this.#addParkedBytes(-nodeSize(words[ref + NODE_LENGTH]));
+    this.#startFragment(ref, fragment, words[fragment + FRAGMENT_ROOM]);
+  }
+
+  #addParkedBytes(bytes: number): void {
+    const sum = this.#words[this.#record + SHARD_PARKED_BYTES] + bytes;
+    this.#words[this.#record + SHARD_PARKED_BYTES] = sum;
+    this.#newNameBytes = this.#maxBytes - sum;
   }
 
   #isWithin(ref: NodeRef, top: NodeRef): boolean {
@@ -355,19 +446,10 @@ export class ShardWriter {
     return false;
   }
 
-  /** Reads the open nodes from the chain again, after some were taken out; none is current then. */
-  #forgetNodes(): void {
-    this.#nodes.clear();
-    this.#readNodes();
-    this.#node = 0;
-    this.#fragment = 0;
-    this.#end = 0;
-    this.#mark++;
-  }
-
   #readBack(): void {
     const words = this.#words;
     this.#used = words[this.#record + SHARD_USED_BYTES];
+    this.#addParkedBytes(0);
     for (let chunk = words[this.#record + SHARD_NAMES]; chunk !== 0; chunk = words[chunk + NAMES_NEXT]) {
       for (let index = 0; index < words[chunk + NAMES_COUNT]; index++) {
         const name = words[chunk + NAMES_IDS + index];
@@ -383,13 +465,11 @@ export class ShardWriter {
     const words = this.#words;
     for (let at = words[this.#record + SHARD_FIRST]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
       const ref = words[at + FRAGMENT_NODE];
-      if (ref !== 0 && this.#first(ref) === 0) this.#nodes.set(ref, at);
+      if (this.#first(ref) === 0) this.#nodes.set(ref, at);
     }
-  }
-
-  #charge(bytes: number): void {
-    this.#checkRoom(bytes);
-    this.#setUsed(this.#used + bytes);
+    for (let at = words[this.#record + SHARD_PARKED]; at !== 0; at = words[at + FRAGMENT_NEXT]) {
+      this.#parked.set(words[at + FRAGMENT_NODE], at);
+    }
   }
 
   #checkRoom(bytes: number): void {

@@ -1,5 +1,5 @@
 import type { RunRecord } from '../coordinator/run-record.js';
-import type { Phase, TimelineSpan } from '../coordinator/timeline.js';
+import { PHASES, type Phase, type TimelineSpan } from '../coordinator/timeline.js';
 import { type Column, columns } from './columns.js';
 import { formatDuration } from './format.js';
 
@@ -19,19 +19,6 @@ export interface BlameEntry {
   /** Own time by phase, in the order of the handover; only phases in which it ran. */
   readonly phases: readonly { readonly phase: Phase; readonly own: number }[];
 }
-
-const PHASE_ORDER: readonly Phase[] = [
-  'prepare',
-  'freeze',
-  'serialize',
-  'finalize',
-  'jump',
-  'snapshot',
-  'boot',
-  'restore',
-  'finish',
-  'cancel',
-];
 
 /**
  * Drivers, or with `instances` each of their instances, the slowest first. Steps of the coordinator itself are not in
@@ -55,9 +42,7 @@ export function blame(run: BlamedRun, options: { instances?: boolean } = {}): Bl
 export function blameLines(run: BlamedRun, options: { instances?: boolean } = {}): string[] {
   const entries = blame(run, options);
   if (entries.length === 0) return ['No driver ran.'];
-  const phases = PHASE_ORDER.filter((phase) =>
-    entries.some((entry) => entry.phases.some((own) => own.phase === phase)),
-  );
+  const phases = PHASES.filter((phase) => entries.some((entry) => entry.phases.some((own) => own.phase === phase)));
   const right = (heading: string): Column => ({ heading, align: 'right' });
   const rows = entries.map((entry) => [
     formatDuration(entry.own),
@@ -86,7 +71,7 @@ function entryOf(spans: readonly TimelineSpan[], withInstance: boolean): BlameEn
     byPhase.set(span.phase, (byPhase.get(span.phase) ?? 0) + span.end - span.start);
     waiting += Math.max(0, span.start - span.queued);
   }
-  const phases = PHASE_ORDER.filter((phase) => byPhase.has(phase)).map((phase) => ({
+  const phases = PHASES.filter((phase) => byPhase.has(phase)).map((phase) => ({
     phase,
     own: byPhase.get(phase) ?? 0,
   }));

@@ -1,5 +1,6 @@
 import type { RunRecord } from '../coordinator/run-record.js';
 import { type BlackoutReport, blackoutLine, blackoutReport } from './blackout-line.js';
+import { earlyLine, earlyState } from './early-state.js';
 import { formatBytes, plural } from './format.js';
 
 /** How a run ended, in numbers; `khorus run --json` prints it. */
@@ -54,6 +55,8 @@ export function runSummary(record: RunRecord): RunSummary {
 /** The closing lines of `khorus run`: the blackout, then `restored 6 of 6 drivers: 356 instances, 61.2 MiB`. */
 export function runSummaryLines(record: RunRecord): string[] {
   const lines = [blackoutLine(record)];
+  const early = earlyState(record);
+  if (early.bytes > 0) lines.push(earlyLine(early));
   if (record.successor === undefined) return lines;
   const { drivers, instances, restoredBytes, notRestored, revived, unclaimed } = runSummary(record);
   if (revived.length > 0) {

@@ -30,6 +30,13 @@ export interface SuccessorInput {
   readonly frozen?: { readonly file: string; readonly policy: 'cancel' | 'report' };
 }
 
+/** A driver's code that the successor is about to run; `instance` is missing while its module is loaded. */
+export interface SuccessorStep {
+  readonly call: 'load' | 'restore' | 'finish';
+  readonly driver: string;
+  readonly instance?: string;
+}
+
 /** CPUs that the model of boot-time allocations assumes. */
 const CPUS = 2;
 
@@ -37,11 +44,19 @@ const CPUS = 2;
  * The next kernel: boots from the image, lets every driver restore, and reports. It changes nothing in the file.
  *
  * Drivers of which anything is wrong are failures in the report, and so is memory that nobody claims. Damage that early
- * boot finds is thrown: then nothing was restored.
+ * boot finds is thrown: then nothing was restored. `onStep` is told before each piece of a driver's code: who hangs or ends the
+ * process is the last one.
  */
-export async function restoreImage(input: SuccessorInput): Promise<SuccessorReport> {
+export async function restoreImage(
+  input: SuccessorInput,
+  onStep: (step: SuccessorStep) => void = () => {},
+): Promise<SuccessorReport> {
   // Modules are part of the kernel image: loading them is no part of the boot that is measured.
-  const drivers = await Promise.all(input.drivers.map((module) => loadDriver(module)));
+  const drivers: Driver[] = [];
+  for (const module of input.drivers) {
+    onStep({ call: 'load', driver: module.origin });
+    drivers.push(await loadDriver(module));
+  }
   const digests = input.frozen && (await FrozenFile.read<LateWriteSource>(input.frozen.file));
   const memory = ImageMemory.open(input.image);
   try {
@@ -61,6 +76,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
         const { address, size } = blob;
         const context = new DriverRestoreContext(driver.name, { address, size }, node, memory, boot.preserved);
         const { instance } = context;
+        onStep({ call: 'restore', driver: driver.name, instance });
         const start = recorder.now();
         try {
           const state = await driver.restore(context);
@@ -78,6 +94,7 @@ export async function restoreImage(input: SuccessorInput): Promise<SuccessorRepo
     });
     await recorder.phase('finish', async () => {
       for (const { driver, instance, state } of states) {
+        onStep({ call: 'finish', driver: driver.name, instance });
         try {
           restored.push({ driver: driver.name, name: instance, digest: stateDigest(driver.snapshot(state)) });
           await driver.finish?.({ driver: driver.name, instance, state });

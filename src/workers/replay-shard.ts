@@ -37,7 +37,6 @@ export function replayShard(stage: Stage, shard: number, sink: NodeSink): void {
   let fragment = words[geometry.shardsAt + shard * SHARD_WORDS + SHARD_FIRST] as number;
   for (; fragment !== 0; fragment = words[fragment + FRAGMENT_NEXT] as number) {
     const ref = words[fragment + FRAGMENT_NODE] as number;
-    if (ref === 0) continue;
     const node = nodeOf(ref);
     const end = fragment + FRAGMENT_DATA + (words[fragment + FRAGMENT_USED] as number);
     for (let at = fragment + FRAGMENT_DATA; at < end; at += propertyWords(words, at)) {

@@ -8,28 +8,34 @@ export interface ShardTreeNode {
   readonly name: string;
   readonly properties: Map<string, Uint8Array>;
   readonly children: Map<string, ShardTreeNode>;
+  /** Children that were taken out, empty: they come back with the same id. */
+  readonly removed: Map<string, ShardTreeNode>;
   readonly id: number;
 }
 
 /**
  * A shard's nodes as a plain tree, in the memory of one thread: where {@link StructBlockSink} goes on when a callback
- * does not write front to back. Nodes are numbered in the order of opening.
+ * does not write front to back. Nodes are numbered in the order of opening; one that is removed and added again keeps its number, so
+ * that a shard may do so for ever. The names of nodes that it once had may take as many bytes as it declared, beside what it
+ * has: as in the stage.
  */
 export class TreeSink implements NodeSink {
   readonly root = 0;
-  /** By id; undefined once removed. */
+  /** By id; undefined while removed. */
   readonly #nodes: (ShardTreeNode | undefined)[];
   readonly #names: PropertyNames;
   readonly #maxBytes: number;
   readonly #charged = new Set<string>();
   takenOut = 0;
   #usedBytes: number;
+  /** What the nodes of `removed` took without what was in them. */
+  #removedBytes = 0;
 
   constructor(names: PropertyNames, instance: string, maxBytes: number) {
     this.#names = names;
     this.#maxBytes = maxBytes;
     this.#usedBytes = 0;
-    this.#nodes = [{ name: instance, properties: new Map(), children: new Map(), id: 0 }];
+    this.#nodes = [{ name: instance, properties: new Map(), children: new Map(), removed: new Map(), id: 0 }];
     this.#charge(nodeSize(instance.length));
   }
 
@@ -46,9 +52,12 @@ export class TreeSink implements NodeSink {
     const node = this.#at(parent);
     const there = node.children.get(name);
     if (there !== undefined) return there.id;
-    this.#charge(nodeSize(name.length));
-    const child = { name, properties: new Map(), children: new Map(), id: this.#nodes.length };
-    this.#nodes.push(child);
+    const size = nodeSize(name.length);
+    this.#checkRoom(size);
+    const child = node.removed.get(name) ?? this.#make(name, size);
+    if (node.removed.delete(name)) this.#removedBytes -= size;
+    this.#usedBytes += size;
+    this.#nodes[child.id] = child;
     node.children.set(name, child);
     return child.id;
   }
@@ -58,11 +67,10 @@ export class TreeSink implements NodeSink {
   }
 
   remove(parent: number, name: string): boolean {
-    const { children } = this.#at(parent);
-    const child = children.get(name);
+    const node = this.#at(parent);
+    const child = node.children.get(name);
     if (child === undefined) return false;
-    children.delete(name);
-    this.#forget(child);
+    this.#takeOut(child, node);
     return true;
   }
 
@@ -107,29 +115,47 @@ export class TreeSink implements NodeSink {
     node.properties.set(name, value);
   }
 
-  /** Gives back what a node and all below it took. */
-  #forget(node: ShardTreeNode): void {
+  /** A node that the shard never had, which takes `size` bytes. */
+  #make(name: string, size: number): ShardTreeNode {
+    if (this.#removedBytes + size > this.#maxBytes) {
+      throw new KhoError(
+        'KHO_ENOSPC',
+        `the shard declared maxBytes ${this.#maxBytes}, and the names of nodes that it removed take ${this.#removedBytes}: there is no room for another one ('${name}'); add nodes of the same names again`,
+        { size },
+      );
+    }
+    return { name, properties: new Map(), children: new Map(), removed: new Map(), id: this.#nodes.length };
+  }
+
+  /** Takes a node and all below it out, and gives back what they took. */
+  #takeOut(node: ShardTreeNode, parent: ShardTreeNode): void {
     this.#empty(node);
-    this.#usedBytes -= nodeSize(node.name.length);
+    const size = nodeSize(node.name.length);
+    this.#usedBytes -= size;
+    this.#removedBytes += size;
     this.#nodes[node.id] = undefined;
+    parent.children.delete(node.name);
+    parent.removed.set(node.name, node);
   }
 
   #empty(node: ShardTreeNode): void {
     for (const value of node.properties.values()) this.#usedBytes -= propertySize(value.length);
-    for (const child of node.children.values()) this.#forget(child);
     node.properties.clear();
-    node.children.clear();
+    for (const child of node.children.values()) this.#takeOut(child, node);
   }
 
   #charge(bytes: number): void {
-    if (this.#usedBytes + bytes > this.#maxBytes) {
-      throw new KhoError(
-        'KHO_ENOSPC',
-        `the shard declared maxBytes ${this.#maxBytes} and has used ${this.#usedBytes}; ${bytes} more do not fit`,
-        { size: bytes },
-      );
-    }
+    this.#checkRoom(bytes);
     this.#usedBytes += bytes;
+  }
+
+  #checkRoom(bytes: number): void {
+    if (this.#usedBytes + bytes <= this.#maxBytes) return;
+    throw new KhoError(
+      'KHO_ENOSPC',
+      `the shard declared maxBytes ${this.#maxBytes} and has used ${this.#usedBytes}; ${bytes} more do not fit`,
+      { size: bytes },
+    );
   }
 
   #at(ref: number): ShardTreeNode {

@@ -123,15 +123,17 @@ describe('a callback that does not return', () => {
       clock,
       callbackLimit: 1000,
     });
-    const base = { count: 1, options: { log: new SharedLog().buffer }, after: [], priority: 0 };
+    const log = new SharedLog();
+    const base = { count: 1, options: { log: log.buffer }, after: [], priority: 0 };
     coordinator.register({ ...base, module: driverModule('good') });
+    const body = "instanceName(options) { log({ options, instance: 'x' }, 'asked'); for (;;) {} },";
     coordinator.register({
       ...base,
-      module: { ...driverModule('hangs', 'instanceName() { for (;;) {} },'), origin: './hangs.js' },
+      module: { ...driverModule('hangs', body), origin: './hangs.js' },
     });
     const handover = coordinator.handover();
     handover.catch(() => {});
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await until(log, 'asked');
     clock.advance(30_001);
     await expect(handover).rejects.toMatchObject({ code: 'KHO_ETIMEDOUT', details: { file: './hangs.js' } });
   });

@@ -142,7 +142,7 @@ test('two shards that give one node the same property are found when the stage i
 test('the layout is as it is drawn: contended words on cache lines of their own, parts one after another', () => {
   const { HEADER_ARENA_NEXT, HEADER_NAME_COUNT, HEADER_WORDS, SHARD_WORDS, ARENA_WORDS } = layout;
   expect([HEADER_ARENA_NEXT, HEADER_NAME_COUNT, HEADER_WORDS]).toEqual([16, 32, 48]);
-  expect(SHARD_WORDS * 4).toBe(64);
+  expect(SHARD_WORDS * 4).toBe(128);
   expect(ARENA_WORDS * 4).toBe(65536);
   const geometry = layout.stageGeometry({
     ...{ shardCount: 3, nameSlots: 1024, nodeSlots: 2048, reserveSlots: 512, arenaBytes: 100_000 },
@@ -153,10 +153,10 @@ test('the layout is as it is drawn: contended words on cache lines of their own,
     nodeSlots: 2048,
     reserveSlots: 512,
     shardsAt: 48,
-    reserveSlotsAt: 48 + 3 * 16,
-    namesAt: 48 + 3 * 16 + 512,
-    nameSlotsAt: 48 + 3 * 16 + 512 + 1024,
-    nodeSlotsAt: 48 + 3 * 16 + 512 + 2 * 1024,
+    reserveSlotsAt: 48 + 3 * 32,
+    namesAt: 48 + 3 * 32 + 512,
+    nameSlotsAt: 48 + 3 * 32 + 512 + 1024,
+    nodeSlotsAt: 48 + 3 * 32 + 512 + 2 * 1024,
     arenasAt: ARENA_WORDS,
     totalWords: 3 * ARENA_WORDS,
   });

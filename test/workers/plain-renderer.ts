@@ -16,7 +16,7 @@ export function renderPlainTrees(frame: FdtFrame, treeOf: (shard: number) => Sha
 }
 
 function nodeOf(name: string, properties: ReadonlyMap<string, Uint8Array> = new Map()): ShardTreeNode {
-  return { name, properties: new Map(properties), children: new Map(), id: 0 };
+  return { name, properties: new Map(properties), children: new Map(), removed: new Map(), id: 0 };
 }
 
 function join(frame: FdtFrame, treeOf: (shard: number) => ShardTreeNode, names: Set<string>): ShardTreeNode {

@@ -350,3 +350,30 @@ describe('an FDT of struct blocks', () => {
     );
   });
 });
+
+test('nodes that are removed and added again for ever keep their numbers, and names of nodes that were are charged', () => {
+  const sink = new StructBlockSink(new StructBlocks(0), 'instance', 4096);
+  const add = (name: string) => {
+    const node = sink.open(sink.root, name);
+    sink.u32(sink.open(node, 'below'), sink.nameId('x'), 1);
+    return node;
+  };
+  const first = add('queue');
+  const used = sink.usedBytes;
+  for (let round = 0; round < 10_000; round++) {
+    expect(sink.remove(sink.root, 'queue')).toBe(true);
+    expect(add('queue')).toBe(first);
+  }
+  expect(sink.usedBytes).toBe(used);
+  let round = 0;
+  const churn = () => {
+    for (; ; round++) {
+      sink.open(sink.root, `session-${round}`);
+      sink.remove(sink.root, `session-${round}`);
+    }
+  };
+  expect(churn).toThrow(/the names of nodes that it removed take 40\d\d: there is no room for another one/);
+  expect(round).toBeGreaterThan(100);
+  expect(sink.open(sink.root, 'session-0')).toBeGreaterThan(0);
+  expect(sink.remove(sink.root, 'queue')).toBe(true);
+});

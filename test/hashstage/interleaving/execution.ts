@@ -109,6 +109,16 @@ export class Execution<Module> implements Accesses {
     if (this.finding === undefined && this.allDone) this.#check();
   }
 
+  /**
+   * A thread that was suspended dies there: it makes no further access. Who awaits it goes on, as by the message that a
+   * worker's end is; so all that it did is ordered before.
+   */
+  kill(thread: SimulatedThread<Module>): void {
+    thread.state = 'done';
+    thread.pending = undefined;
+    this.#startWaiting();
+  }
+
   /** The threads' results by name, of a schedule that came to its end. */
   results(): Record<string, unknown> {
     return Object.fromEntries(this.threads.map(({ name, result }) => [name, result]));
@@ -160,6 +170,10 @@ export class Execution<Module> implements Accesses {
       this.#found('exception', `'${thread.name}' threw ${messageOf(thrown)}`);
       return;
     }
+    this.#startWaiting();
+  }
+
+  #startWaiting(): void {
     for (const other of this.threads) {
       if (other.state === 'waiting' && other.awaits.every(({ state }) => state === 'done')) this.#start(other);
     }

@@ -13,12 +13,14 @@ export interface PlantedBug {
 
 const STAGE = 'hashstage/stage.js';
 const WRITER = 'hashstage/writer.js';
+const ROOM = 'hashstage/shard-room.js';
 
 const TWO_NAMES = 'two threads intern two names that want one slot, in opposite order';
 const ONE_NAME = 'two threads intern one name';
 const TWO_NODES = 'two threads open one node, and below it one together and one each';
 const ARENAS = 'two threads need new arenas at once, again and again';
 const SHARDS = 'two shards of one node are written, then rendered';
+const REUSE = 'a shard uses room again that another thread freed, while another one uses its own';
 const GUESS = 'a thread guesses the id of a name that others intern';
 const LOOKUP = 'a thread looks names up while others intern some';
 
@@ -310,6 +312,26 @@ export const plantedBugs: readonly PlantedBug[] = [
     foundBy: SHARDS,
     kind: 'result',
     message: /./,
+  },
+  {
+    name: 'a fragment that is taken from the free ones stays in their list: two nodes or two parts of one have it',
+    mutations: [{ file: ROOM, find: /words\[list\] = words\[fragment \+ FRAGMENT_NEXT\];/g, replace: '' }],
+    foundBy: REUSE,
+    kind: 'endless',
+    message: /./,
+  },
+  {
+    name: 'the free fragments of all shards are in one list',
+    mutations: [
+      {
+        file: ROOM,
+        find: 'return this.#record + SHARD_FREE',
+        replace: 'return 48 + SHARD_FREE',
+      },
+    ],
+    foundBy: REUSE,
+    kind: 'race',
+    message: /ShardRoom|#add|take/,
   },
   {
     name: 'all shards have one record',

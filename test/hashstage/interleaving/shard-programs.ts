@@ -17,7 +17,7 @@ export function renderShards(...shards: readonly number[]): Body {
   return (stage, module) => rendered(new module.Finalizer(stage), shards);
 }
 
-function rendered(finalizer: Finalizer, shards: readonly number[]): string {
+export function rendered(finalizer: Finalizer, shards: readonly number[]): string {
   const target = new Uint8Array(4096);
   const { size } = finalizer.render(shards, 'x', target);
   return Buffer.from(target.subarray(0, size)).toString('hex');
@@ -25,20 +25,20 @@ function rendered(finalizer: Finalizer, shards: readonly number[]): string {
 
 export const portMtu: Script = (stage, writer) => writer.u32(writer.open(ROOT, 'port'), stage.nameId('mtu'), 1500);
 const portRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'port'), stage.nameId('rx'), 1, 2);
-const queueMtu: Script = (stage, writer) => {
+export const queueMtu: Script = (stage, writer) => {
   const queue = writer.open(writer.open(ROOT, 'port'), 'queue');
   writer.bytes(queue, stage.nameId('mtu'), Uint8Array.of(1, 2, 3, 4, 5));
 };
 /** The node's second property does not fit where the first one ended. */
-const portInTwoArenas: Script = (stage, writer) => {
+export const portInTwoArenas: Script = (stage, writer) => {
   const port = writer.open(ROOT, 'port');
   writer.u32(port, stage.nameId('mtu'), 1500);
   useUpArena(stage);
   writer.u64(port, stage.nameId('rx'), 1, 2);
 };
-const loRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'lo'), stage.nameId('rx'), 3, 4);
+export const loRx: Script = (stage, writer) => writer.u64(writer.open(ROOT, 'lo'), stage.nameId('rx'), 3, 4);
 /** Takes a node out again, and empties another one. */
-const portThenRx: Script = (stage, writer) => {
+export const portThenRx: Script = (stage, writer) => {
   queueMtu(stage, writer);
   const port = writer.open(ROOT, 'port');
   writer.remove(port, 'queue');
@@ -48,13 +48,28 @@ const portThenRx: Script = (stage, writer) => {
 const removeQueue: Script = (_, writer) => {
   ok(writer.remove(writer.open(ROOT, 'port'), 'queue'));
 };
+/** Takes a node out whose content is larger than what an emptied fragment keeps, and adds nodes in its room. */
+export const portAgain: Script = (stage, writer) => {
+  const mtu = stage.nameId('mtu');
+  writer.bytes(writer.open(ROOT, 'port'), mtu, new Uint8Array(120).fill(1));
+  writer.remove(ROOT, 'port');
+  const port = writer.open(ROOT, 'port');
+  writer.bytes(port, mtu, Uint8Array.of(1, 2, 3));
+  writer.bytes(port, stage.nameId('rx'), new Uint8Array(100).fill(2));
+};
+/** The same node once more, in the thread that the shard was handed to. */
+export const replacePort: Script = (stage, writer) => {
+  const port = writer.replace(ROOT, 'port');
+  writer.bytes(port, stage.nameId('rx'), new Uint8Array(70).fill(3));
+  writer.bytes(port, stage.nameId('mtu'), new Uint8Array(70).fill(4));
+};
 /** Stops when the shard is full: its last property is not there. */
 const untilFull: Script = (stage, writer) => {
   const port = writer.open(ROOT, 'port');
   writer.u32(port, stage.nameId('rx'), 1);
   ok(isFull(() => writer.bytes(port, stage.nameId('mtu'), new Uint8Array(MAX_SHARD_BYTES))));
 };
-const tree: Script = (stage, writer) => {
+export const tree: Script = (stage, writer) => {
   for (const port of ['port', 'eth', 'lo']) {
     const at = writer.open(ROOT, port);
     writer.u32(writer.open(at, 'queue'), stage.nameId(`mtu-of-${port}`), 1500);
@@ -158,6 +173,23 @@ export const shardPrograms: readonly StageProgram[] = [
     { after: ['w2', 'w3'], shards: [0, 1] },
   ),
   shardProgram(
+    'a shard uses the room of a node again while another one writes the same node',
+    [
+      [0, [], portAgain],
+      [1, [], portMtu],
+    ],
+    { after: ['w1', 'w2'], shards: [0] },
+  ),
+  shardProgram(
+    'a shard uses room again that another thread freed, while another one uses its own',
+    [
+      [0, [], portAgain],
+      [1, [], portAgain],
+      [0, ['w1'], replacePort],
+    ],
+    { after: ['w2', 'w3'], shards: [0] },
+  ),
+  shardProgram(
     'a shard is full while another one is written',
     [
       [0, [], untilFull],
@@ -177,6 +209,16 @@ export const largeShardPrograms: readonly StageProgram[] = [
       [2, ['w3'], queueMtu],
     ],
     { after: ['w1', 'w2', 'w4'], shards: [0, 1] },
+  ),
+  shardProgram(
+    'three threads take out and replace what they wrote, one of them goes on for another',
+    [
+      [0, [], portAgain],
+      [1, [], portAgain],
+      [2, [], portThenRx],
+      [1, ['w2'], replacePort],
+    ],
+    { after: ['w1', 'w3', 'w4'], shards: [1] },
   ),
   shardProgram(
     'three threads write a tree, the third shard in two parts, before it is rendered',
