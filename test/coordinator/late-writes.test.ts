@@ -28,7 +28,8 @@ const DEVICE = `
     ctx.memory.fill(range.address, 5 * 4096, 0x11);
     const window = ctx.dma({ address: range.address, pages: 8 });
     const words = new Int32Array(ctx.options.device);
-    ctx.state.timer = setInterval(() => {
+    clearInterval(globalThis.deviceTimer); // that of an earlier run on this thread
+    ctx.state.timer = globalThis.deviceTimer = setInterval(() => {
       const command = Atomics.exchange(words, 0, 0);
       if (command === 0) return;
       try { window.write(command - 1, Uint8Array.of(0xbb)); }
