@@ -7,6 +7,7 @@ import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
 import { calibrateMachine } from './calibrate-command.js';
+import { type ChaosCommandOptions, DEFAULT_CHAOS_RUNS, runChaos } from './chaos-command.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
@@ -203,6 +204,27 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .addHelpText('after', example('calibrate', 'calibrate --workers 4 --json'))
     .action(async (options: CommonOptions & { workers?: number }) => {
       exit(await calibrateMachine(options, terminalOf(options), signal));
+    });
+
+  common(program.command('chaos'))
+    .argument('[scenario]', 'a YAML file, or - for stdin; default: random hosts, with drivers made for this')
+    .description(
+      'random faults at random points: every run must end handed over or rolled back, and leave nothing behind',
+    )
+    .option(
+      '--seed <n>',
+      'what happens depends on seed and scenario alone; default: 1',
+      wholeNumber(0, Number.MAX_SAFE_INTEGER),
+    )
+    .option('--runs <n>', `how many; default: ${DEFAULT_CHAOS_RUNS}`, wholeNumber(1, 10_000_000))
+    .option('--only <k>', 'the run of that number alone: to repeat one that failed', wholeNumber(0, 10_000_000))
+    .option('--jobs <n>', 'processes at a time; default: one more than CPUs', wholeNumber(1, WORKERS_MAX))
+    .addHelpText(
+      'after',
+      example('chaos --seed 7 --runs 500', 'chaos my-host.yaml', 'chaos my-host.yaml --seed 7 --only 41'),
+    )
+    .action(async (scenario: string | undefined, options: CommonOptions & ChaosCommandOptions) => {
+      exit(await runChaos(scenario, options, terminalOf(options), signal));
     });
 
   common(program.command('profiles'))

@@ -150,6 +150,7 @@ export class PhaseRunner {
         return;
       } catch (error) {
         const position = list.current(slot);
+        this.#noteLost(group, state);
         const whose = this.#whose(phase, items[position ?? 0] ?? 0);
         const isHung = position !== undefined && group.hung.get(slot) === position;
         const lost = isHung
@@ -160,6 +161,14 @@ export class PhaseRunner {
         if (state.stopped || position === undefined || list.taken === list.length) return;
         list.leave(slot);
       }
+    }
+  }
+
+  /** A freeze that had succeeded must be undone, though the thread died before it could tell. */
+  #noteLost({ phase, items, list }: WorkGroup, { options }: PhaseState): void {
+    if (phase !== 'freeze') return;
+    for (const [position, item] of items.entries()) {
+      if (list.isFinished(position)) options.onItem(phase, item, undefined);
     }
   }
 

@@ -105,6 +105,7 @@ export class RunState {
       try {
         const value = await this.#callback(task.phase, item);
         if (value !== undefined) values[positions.length - 1] = value;
+        list.finish(position);
       } catch (thrown) {
         const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
         failures.push({ position, error });

@@ -15,23 +15,27 @@ export interface WorkListHandle {
  *   [0]           NEXT: the first position that nobody has taken    Atomics.add; set to the length to close the list
  *   [16 * (1+s)]  CURRENT of slot s: its position + 1, 0 for none   written by the slot's thread, before it begins
  *   [.. + 1]      THREAD of slot s: Node's id of that thread        written by it before CURRENT
+ *   bytes         DONE of each position: 1 once its work succeeded  written by the thread that took it
  * ```
  *
  * A slot belongs to one thread at a time. CURRENT is what tells whose work it was when a thread dies, and THREAD which one
- * to end when its callback does not return.
+ * to end when its callback does not return; DONE tells what it had done before, since its answer went with it.
  */
 export class WorkList {
   readonly length: number;
   readonly #words: Int32Array;
+  readonly #done: Uint8Array;
 
   private constructor({ buffer, length }: WorkListHandle) {
     this.#words = new Int32Array(buffer);
+    this.#done = new Uint8Array(buffer, buffer.byteLength - doneBytes(length), length);
     this.length = length;
   }
 
   /** A list of `length` positions for so many threads. */
   static create(length: number, slots: number): WorkList {
-    return new WorkList({ buffer: new SharedArrayBuffer((1 + slots) * CACHE_LINE_WORDS * 4), length });
+    const words = (1 + slots) * CACHE_LINE_WORDS;
+    return new WorkList({ buffer: new SharedArrayBuffer(words * 4 + doneBytes(length)), length });
   }
 
   static attach(handle: WorkListHandle): WorkList {
@@ -66,6 +70,16 @@ export class WorkList {
     return current === 0 ? undefined : current - 1;
   }
 
+  /** The work of a position that the calling thread has taken succeeded. */
+  finish(position: number): void {
+    Atomics.store(this.#done, position, 1);
+  }
+
+  /** Whether the work of a position succeeded. Any thread. */
+  isFinished(position: number): boolean {
+    return Atomics.load(this.#done, position) === 1;
+  }
+
   /** The slot's thread is gone, and somebody knows what it was at. */
   leave(slot: number): void {
     Atomics.store(this.#words, (1 + slot) * CACHE_LINE_WORDS, 0);
@@ -80,4 +94,9 @@ export class WorkList {
   close(): void {
     Atomics.store(this.#words, 0, this.length);
   }
+}
+
+/** Whole words, so that the buffer is a multiple of them. */
+function doneBytes(length: number): number {
+  return Math.ceil(length / 4) * 4;
 }

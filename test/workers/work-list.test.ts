@@ -15,6 +15,14 @@ test('every position is taken once, in order, and then there is none', () => {
   expect(list.taken).toBe(3);
 });
 
+test('what succeeded is known, whoever did it', () => {
+  const list = WorkList.create(5, 1);
+  list.take(0);
+  list.take(0);
+  WorkList.attach(list.handle).finish(1);
+  expect([0, 1, 4].map((position) => list.isFinished(position))).toEqual([false, true, false]);
+});
+
 test('a slot has a current position from taking it until it takes again or is left', () => {
   const list = WorkList.create(3, 2);
   expect(list.current(1)).toBeUndefined();
