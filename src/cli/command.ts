@@ -52,7 +52,10 @@ export async function runCommand(args: readonly string[], streams: Streams): Pro
     return code;
   } catch (thrown) {
     if (thrown instanceof CommanderError) return usageExit(thrown, wanted.json, streams);
-    const error = KhoError.from(thrown, 'KHO_EIO');
+    const told = KhoError.from(thrown, 'KHO_EIO');
+    // What is aborted by a signal may say no more than that it was aborted.
+    const { aborted, reason } = interruption.signal;
+    const error = aborted && told.code === 'KHO_ECANCELED' && reason instanceof SignalReceived ? reason : told;
     new Terminal(streams, wanted).fail(error);
     return exitCodeOf(error);
   } finally {

@@ -14,6 +14,9 @@ process.once('message', (input: SuccessorInput) => {
     .then((answer) => process.send?.(answer, () => process.exit(0)));
 });
 
+// Who was to get the answer is gone, killed perhaps: nobody else would end this process.
+process.once('disconnect', () => process.exit(1));
+
 /** A line of the parent's: written at once, because the code that follows may never give the loop back. */
 function tell(step: SuccessorStep): void {
   writeSync(STEPS_FD, `${JSON.stringify(step)}\n`);

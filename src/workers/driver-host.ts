@@ -2,6 +2,7 @@ import { type ResourceLimits, Worker } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { type Remote, release, remoteOf } from './comlink.js';
 import type { RunDescription } from './run-description.js';
+import { StartingThreads } from './starting-threads.js';
 import type { CallbackTask, Task, TaskAnswer } from './task.js';
 
 interface HostApi {
@@ -124,6 +125,7 @@ export class DriverHost implements TaskRunner {
 interface HostThread {
   readonly worker: Worker;
   readonly remote: Remote<HostApi>;
+  readonly starting: StartingThreads;
   dead: boolean;
   /** Settles when it has been ended. */
   ending?: Promise<void>;
@@ -144,7 +146,9 @@ function startThread(name: string, resourceLimits?: ResourceLimits): HostThread 
       reject(new KhoError('KHO_EWORKER', `the thread of ${name} exited with code ${code}`));
     });
   });
-  const thread: HostThread = { worker, remote: remoteOf<HostApi>(worker), dead: false, ended };
+  const starting = new StartingThreads();
+  starting.watch([worker]);
+  const thread: HostThread = { worker, remote: remoteOf<HostApi>(worker), starting, dead: false, ended };
   ended.catch(() => {
     thread.dead = true; // whoever races it sees the reason
   });
@@ -154,6 +158,7 @@ function startThread(name: string, resourceLimits?: ResourceLimits): HostThread 
 /** Ends a thread; any number of times. */
 function endThread(thread: HostThread): Promise<unknown> {
   const end = async (): Promise<void> => {
+    await thread.starting.settled();
     release(thread.remote);
     await thread.worker.terminate();
   };

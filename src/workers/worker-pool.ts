@@ -6,6 +6,7 @@ import { KhoError } from '../errors.js';
 import { Crew } from './crew.js';
 import type { TaskRunner } from './driver-host.js';
 import type { RunDescription } from './run-description.js';
+import { StartingThreads } from './starting-threads.js';
 import type { AttachTask, CallbackTask, Task, TaskAnswer } from './task.js';
 
 export interface WorkerPoolOptions {
@@ -32,6 +33,7 @@ interface AttachedRun {
 export class WorkerPool implements TaskRunner {
   readonly threads: number;
   readonly #limits: ResourceLimits | undefined;
+  readonly #starting = new StartingThreads();
   #piscina: Piscina;
   readonly #attached = new Map<string, AttachedRun>();
 
@@ -41,7 +43,7 @@ export class WorkerPool implements TaskRunner {
     }
     this.threads = threads;
     this.#limits = resourceLimits;
-    this.#piscina = startPiscina(threads, resourceLimits);
+    this.#piscina = startPiscina(threads, resourceLimits, this.#starting);
   }
 
   /** The first error of any thread is thrown, after all have answered. */
@@ -124,11 +126,15 @@ export class WorkerPool implements TaskRunner {
       run.crew = undefined;
       run.gathering = undefined;
     }
-    this.#piscina = startPiscina(this.threads, this.#limits);
+    // Before the new ones are made: it is the old ones that must have started.
+    const started = this.#starting.settled();
+    this.#piscina = startPiscina(this.threads, this.#limits, this.#starting);
+    await started;
     await old.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#starting.settled();
     await this.#piscina.destroy();
   }
 
@@ -162,7 +168,7 @@ export class WorkerPool implements TaskRunner {
   }
 }
 
-function startPiscina(threads: number, resourceLimits: ResourceLimits | undefined): Piscina {
+function startPiscina(threads: number, resourceLimits: ResourceLimits | undefined, starting: StartingThreads): Piscina {
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./pool-worker.js', import.meta.url)),
     minThreads: threads,
@@ -176,5 +182,9 @@ function startPiscina(threads: number, resourceLimits: ResourceLimits | undefine
   // A thread that dies while it has nothing to do (a timer that a driver left behind has thrown) is replaced, and no
   // task's matter: without a listener it would end the process.
   piscina.on('error', () => {});
+  const watch = (): void => starting.watch(piscina.threads);
+  watch();
+  // Whoever replaces it is made in the same turn.
+  piscina.on('workerDestroy', () => queueMicrotask(watch));
   return piscina;
 }
