@@ -13,9 +13,12 @@ import {
 } from 'khorus';
 import type { Load } from './load.js';
 
-/** How a coordinator works; mode `auto` has a calibration. The profile is kho-v4 unless it says another. */
+/**
+ * How a coordinator works; mode `auto` has a calibration. The profile is kho-v4 unless it says another, and nobody looks for
+ * late writes.
+ */
 export type ModePlan = Pick<CoordinatorOptions, 'mode' | 'workers' | 'calibration'> &
-  Partial<Pick<CoordinatorOptions, 'profile'>>;
+  Partial<Pick<CoordinatorOptions, 'profile' | 'lateWrites'>>;
 
 /** `count` instances of a driver. */
 export type Instances = Pick<DriverRegistration, 'module' | 'count' | 'options'>;
@@ -44,7 +47,7 @@ export class HandoverRunner {
       release: '7.2.0-bench',
     });
     const pool = new WorkerPool({ threads: plan.workers });
-    this.#coordinator = new Coordinator(host, { profile: 'kho-v4', ...plan, pool, seed: 1 });
+    this.#coordinator = new Coordinator(host, { profile: 'kho-v4', lateWrites: 'off', ...plan, pool, seed: 1 });
     for (const entry of instances) this.#coordinator.register({ ...entry, after: [], priority: 0 });
   }
 

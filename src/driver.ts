@@ -13,6 +13,7 @@ export {
 export {
   type CancelContext,
   DEFAULT_MAX_BYTES,
+  type DmaWindow,
   type Driver,
   defineDriver,
   type FinishContext,

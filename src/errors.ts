@@ -63,7 +63,7 @@ export interface KhoErrorDetails {
   /** Path of an FDT node, such as `/netdevsim0/queue3`. */
   path?: string;
   property?: string;
-  /** Byte offset in the blob or file concerned. */
+  /** Byte offset in the blob, file or page concerned. */
   offset?: number;
   /** Physical address. */
   address?: number;

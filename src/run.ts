@@ -73,8 +73,14 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       scratch = await makeTemporaryDirectory();
       const image = join(scratch, 'ram.img');
       await done.writeImage(image, signal);
+      const { lateWrites: policy = 'cancel' } = plan;
+      const digests = join(scratch, 'frozen');
+      const looks = policy !== 'off' && (await done.writeFrozenDigests(digests));
       try {
-        const input = { image, arch: plan.host.arch, drivers: done.modules };
+        const input = {
+          ...{ image, arch: plan.host.arch, drivers: done.modules },
+          ...(looks && { frozen: { file: digests, policy } }),
+        };
         const report = await startSuccessor(input, {
           ...(signal && { signal }),
           ...(plan.callbackLimit !== undefined && { limit: plan.callbackLimit }),

@@ -90,7 +90,10 @@ async function measure(
     release: 'calibration',
   });
   const coordinators = MODES.map((mode): [Mode, Coordinator] => {
-    const coordinator = new Coordinator(host, { mode, workers: pool.threads, pool, seed: 1, profile: 'kho-v4' });
+    const coordinator = new Coordinator(host, {
+      ...{ mode, workers: pool.threads, pool, seed: 1, profile: 'kho-v4' },
+      lateWrites: 'off', // costs every mode the same
+    });
     return [mode, coordinator.register({ module: MODULE, count: instances, options: load, after: [], priority: 0 })];
   });
   const timelines = new Map<Mode, Timeline[]>(MODES.map((mode) => [mode, []]));

@@ -1,7 +1,13 @@
 import { join } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { PROFILE_NAMES } from '../abi/index.js';
-import { phaseTimes, readRecord, SHUTDOWN_FAILURE_POLICIES, TRIGGERS } from '../coordinator/index.js';
+import {
+  LATE_WRITE_POLICIES,
+  phaseTimes,
+  readRecord,
+  SHUTDOWN_FAILURE_POLICIES,
+  TRIGGERS,
+} from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
@@ -100,6 +106,12 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       new Option('--on-shutdown-failure <policy>', 'what a failing shutdown of a driver means').choices(
         SHUTDOWN_FAILURE_POLICIES,
       ),
+    )
+    .addOption(
+      new Option(
+        '--late-writes <policy>',
+        'memory that changes after its driver froze: cancel (the default), report, or off: nobody looks',
+      ).choices(LATE_WRITE_POLICIES),
     )
     .option('--callback-limit <duration>', 'a callback that takes longer has hung; default: 30s', duration)
     .option('--predict-from <dir>', "an earlier run's --out: refuse a budget that cannot be met")

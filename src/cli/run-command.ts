@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { explainChoice, overruns } from '../coordinator/index.js';
+import { explainChoice, lateWriteText, overruns } from '../coordinator/index.js';
 import { BUILTIN_DRIVERS } from '../drivers/builtin.js';
 import { KhoError } from '../errors.js';
 import { blackoutReport, overrunSentence, runSummary, runSummaryLines } from '../report/index.js';
@@ -53,6 +53,8 @@ export async function runScenario(
       progress[Symbol.dispose]();
       const { record, failures, overBudget } = result;
       const missed = overruns(record);
+      const lateWrites = [...(record.lateWrites?.found ?? []), ...(record.successor?.lateWrites ?? [])];
+      const reported = record.lateWrites?.policy === 'report' ? lateWrites : []; // else they are among the failures
       const refused = overBudget && plan.budget?.onOverrun === 'cancel';
       if (terminal.json) {
         const { drivers, instances, restoredBytes } = runSummary(record);
@@ -67,6 +69,7 @@ export async function runScenario(
           instances,
           restoredBytes,
           failures,
+          ...(lateWrites.length > 0 && { lateWrites }),
           ...(out === undefined ? {} : { out }),
         });
       } else {
@@ -75,6 +78,7 @@ export async function runScenario(
         for (const { message } of record.shutdownFailures ?? []) {
           terminal.streams.stderr.write(`khorus: shutdown failed and was passed over: ${message}\n`);
         }
+        for (const late of reported) terminal.streams.stderr.write(`khorus: ${lateWriteText(late)}\n`);
         for (const overrun of missed) terminal.streams.stderr.write(`khorus: ${overrunSentence(overrun, refused)}\n`);
         for (const { message, driver, instance } of failures) {
           const where = [driver, instance].filter((part) => part !== undefined && !message.includes(part)).join(' ');

@@ -1,6 +1,12 @@
 import { z } from 'zod';
 import { checkOneFdtRoom, PROFILE_NAMES } from '../abi/index.js';
-import { BUDGETED_PHASES, type BudgetedPhase, SHUTDOWN_FAILURE_POLICIES, TRIGGERS } from '../coordinator/plan.js';
+import {
+  BUDGETED_PHASES,
+  type BudgetedPhase,
+  LATE_WRITE_POLICIES,
+  SHUTDOWN_FAILURE_POLICIES,
+  TRIGGERS,
+} from '../coordinator/plan.js';
 import { KhoError } from '../errors.js';
 import { MODES as REAL_MODES } from '../workers/index.js';
 import { didYouMean } from './suggest.js';
@@ -120,6 +126,7 @@ export const scenarioSchema = mapping(
     budget: budget.optional(),
     trigger: oneOf(TRIGGERS).optional(),
     onShutdownFailure: oneOf(SHUTDOWN_FAILURE_POLICIES).optional(),
+    lateWrites: oneOf(LATE_WRITE_POLICIES).optional(),
     callbackLimit: quantity(DURATION_FORM, checkedBudget).optional(),
     drivers: z.array(driver, { error: DRIVERS_FORM }).min(1, { error: DRIVERS_FORM }),
   },

@@ -8,6 +8,7 @@ import type {
   Budget,
   DriverRegistration,
   HostOptions,
+  LateWritePolicy,
   RunPlan,
   ShutdownFailurePolicy,
   Trigger,
@@ -33,6 +34,7 @@ export interface Scenario {
   readonly budget?: Budget;
   readonly trigger?: Trigger;
   readonly onShutdownFailure?: ShutdownFailurePolicy;
+  readonly lateWrites?: LateWritePolicy;
   /** Milliseconds. */
   readonly callbackLimit?: number;
   readonly drivers: readonly DriverRegistration[];
@@ -83,7 +85,7 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
   if (!parsed.success || problems.length > 0) throw scenarioError(file, problems);
 
   const { host, profile, fdtMax, mode, workers, seed, budget, drivers } = parsed.data;
-  const { trigger, onShutdownFailure, callbackLimit } = parsed.data;
+  const { trigger, onShutdownFailure, lateWrites, callbackLimit } = parsed.data;
   const registrations = drivers.flatMap((driver, index): DriverRegistration[] => {
     const { count, options, after, priority, budget: limit, freezeEarly } = driver;
     const module = modules[index];
@@ -103,6 +105,7 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     ...(budget !== undefined && { budget: budgetOf(budget) }),
     ...(trigger !== undefined && { trigger }),
     ...(onShutdownFailure !== undefined && { onShutdownFailure }),
+    ...(lateWrites !== undefined && { lateWrites }),
     ...(callbackLimit !== undefined && { callbackLimit }),
     drivers: registrations,
   };
@@ -146,6 +149,7 @@ export interface PlanOverrides {
   readonly onOverrun?: Budget['onOverrun'];
   readonly trigger?: Trigger;
   readonly onShutdownFailure?: ShutdownFailurePolicy;
+  readonly lateWrites?: LateWritePolicy;
   /** Milliseconds. */
   readonly callbackLimit?: number;
   /** What earlier runs took. */
@@ -173,6 +177,7 @@ export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPl
     const text = "a policy for failures of shutdown needs 'trigger: shutdown' (--trigger shutdown)";
     throw new KhoError('KHO_EINVAL', text, { field: 'onShutdownFailure' });
   }
+  const lateWrites = overrides.lateWrites ?? scenario.lateWrites;
   const callbackLimit = overrides.callbackLimit ?? scenario.callbackLimit;
   const fdtMax = overrides.fdtMax ?? scenario.fdtMax;
   return {
@@ -185,6 +190,7 @@ export function planOf(scenario: Scenario, overrides: PlanOverrides = {}): RunPl
     ...(hasBudget && { budget: { ...scenario.budget, ...(blackout !== undefined && { blackout }), onOverrun } }),
     ...(trigger !== undefined && { trigger }),
     ...(onShutdownFailure !== undefined && { onShutdownFailure }),
+    ...(lateWrites !== undefined && { lateWrites }),
     ...(callbackLimit !== undefined && { callbackLimit }),
     ...(overrides.earlier && { earlier: overrides.earlier }),
     drivers: scenario.drivers,

@@ -22,6 +22,7 @@ export type CoordinatorOptions = Pick<
   | 'kexec'
   | 'trigger'
   | 'onShutdownFailure'
+  | 'lateWrites'
   | 'earlier'
   | 'callbackLimit'
 > & {

@@ -5,6 +5,7 @@ import { ARENA_BYTES, Stage } from '../hashstage/index.js';
 import { PAGE_SIZE } from '../memblock/index.js';
 import {
   EarlyBytes,
+  type LateWrite,
   type Mode,
   type RunDescription,
   ShardFdtTable,
@@ -19,6 +20,7 @@ import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import type { Interrupt } from './interrupt.js';
 import { readKexecFiles } from './kexec-files.js';
+import { LateWrites } from './late-writes.js';
 import { LinkRenderer } from './link-renderer.js';
 import { declaredLoad, type ModeChoice } from './mode-choice.js';
 import { OneFdt } from './one-fdt.js';
@@ -46,7 +48,7 @@ export interface ProgressEvent {
 /** A plan without its drivers and host, whose mode is a real one. */
 export type RunOptions = Pick<
   RunPlan,
-  'workers' | 'seed' | 'profile' | 'fdtMax' | 'budget' | 'kexec' | 'trigger' | 'onShutdownFailure'
+  'workers' | 'seed' | 'profile' | 'fdtMax' | 'budget' | 'kexec' | 'trigger' | 'onShutdownFailure' | 'lateWrites'
 > & {
   readonly mode: Mode;
 };
@@ -90,6 +92,8 @@ export class HandoverRun {
   /** Mode `subfdt` alone. */
   readonly #shardFdts: ShardFdtTable | undefined;
   readonly #early: EarlyBytes;
+  /** Undefined if nobody looks for them. */
+  readonly #lateWrites: LateWrites | undefined;
   readonly #phases: PhaseRunner;
   /** What each instance's prepare returned. */
   readonly #prepared = new Map<number, unknown>();
@@ -118,6 +122,7 @@ export class HandoverRun {
     const { shards, instances } = registry;
     if (options.mode === 'subfdt') this.#shardFdts = ShardFdtTable.create(shards.length, instances.length);
     this.#early = EarlyBytes.create(shards.length);
+    this.#lateWrites = LateWrites.of(options.lateWrites ?? 'cancel', registry);
     this.#phases = new PhaseRunner({ ...parts, runId: this.#id });
   }
 
@@ -149,6 +154,8 @@ export class HandoverRun {
     this.#recorder.step('prepare', 'touch the stage', () =>
       this.#stage.touch(2 * this.#maxBytes + (this.#options.workers + 1) * ARENA_BYTES),
     );
+    const lateWrites = this.#lateWrites;
+    if (lateWrites) this.#recorder.step('prepare', 'touch the digests of pages', () => lateWrites.touch());
     await this.#loadKexec();
     const description = this.#describeRun(epoch);
     await Promise.race([this.#onRunners((runner) => runner.attach(description)), this.#interrupt.promise]);
@@ -285,14 +292,15 @@ export class HandoverRun {
   }
 
   /**
-   * Puts the boot record's first page into place, by which a successor finds it all. Then come the digests of the frozen
+   * Looks for late writes, and puts the boot record's first page into place, by which a successor finds it all. Then come the digests of the frozen
    * states, which are no part of the blackout.
    */
   async jump(): Promise<Handover> {
     const { deadline } = this.#parts;
     const finalized = this.#finalized;
     if (finalized === undefined) throw new KhoError('KHO_EINVAL', 'the run was not finalized');
-    await this.#phase('jump', () => {
+    await this.#phase('jump', async () => {
+      if (this.#lateWrites !== undefined) await this.#findLateWrites(this.#lateWrites);
       const { address, bytes } = this.#loaded().record;
       this.#host.memory.write(address, bytes);
     });
@@ -317,7 +325,16 @@ export class HandoverRun {
       early: this.#early,
       frozenEarly: this.#frozenEarly,
       shutdownFailures: this.#shutdownFailures,
+      ...(this.#lateWrites && { lateWrites: this.#lateWrites }),
     });
+  }
+
+  /** Every page that is handed over, and was frozen, is compared with its digests, on all threads. */
+  async #findLateWrites(lateWrites: LateWrites): Promise<void> {
+    await this.#run('jump', inParallel(this.#registry, 'check'), {
+      onItem: (_phase, shard, found) => lateWrites.note(shard, found as LateWrite[] | undefined),
+    });
+    lateWrites.check();
   }
 
   /**
@@ -481,6 +498,8 @@ export class HandoverRun {
       memory: this.#host.memory.handle,
       extents: this.#reservations.extents.handle,
       early: this.#early.buffer,
+      dma: this.#reservations.dma.handle,
+      ...(this.#lateWrites && { lateWrites: this.#lateWrites.description }),
       stage: this.#stage.handle,
       tracker: this.#reservations.tracker.root,
     };

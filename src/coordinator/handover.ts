@@ -20,6 +20,7 @@ import type { DriverModule, EarlyBytes, SnapshotDigests } from '../workers/index
 import type { RunOptions } from './handover-run.js';
 import type { Host } from './host.js';
 import type { KexecPlan } from './kexec-files.js';
+import type { LateWrites } from './late-writes.js';
 import type { ModeChoice } from './mode-choice.js';
 import { bootNextHost, type NextKernel } from './next-host.js';
 import type { Finalized } from './output.js';
@@ -52,6 +53,8 @@ interface HandoverParts extends Finalized {
   /** Drivers that were frozen before the blackout. */
   readonly frozenEarly: ReadonlySet<number>;
   readonly shutdownFailures: readonly SerializedKhoError[];
+  /** Absent if nobody looked for late writes. */
+  readonly lateWrites?: LateWrites;
 }
 
 /**
@@ -109,6 +112,7 @@ export class Handover implements Disposable {
     if (this.#released) throw new KhoError('KHO_EBUSY', 'the handover was disposed of: its memory is free');
     const host = bootNextHost({ ...this.#parts, instances: this.instances }, report, kernel);
     this.#spent = true;
+    this.#parts.reservations.dma.close(); // the old kernel's devices are not the next one's
     return host;
   }
 
@@ -138,6 +142,16 @@ export class Handover implements Disposable {
       ...(kexec.fdt === undefined ? [] : [{ base: root.address, size: root.size }]),
     ];
     await writeImage(host.memory, file, { ranges, ...(signal === undefined ? {} : { signal }) });
+  }
+
+  /**
+   * Writes the digests of all frozen pages that are handed over, so that the successor finds what was written to them after
+   * the jump (`frozen` of its input). False, with no file written, if late writes are not looked for.
+   */
+  async writeFrozenDigests(file: string): Promise<boolean> {
+    const { host, reservations, lateWrites } = this.#parts;
+    await lateWrites?.writeDigests(file, host.memory, reservations);
+    return lateWrites !== undefined;
   }
 
   /** The boot ROM that starts the kernel which was loaded; undefined without one. */
@@ -174,7 +188,7 @@ export class Handover implements Disposable {
   /** run.json, without a successor's part. */
   record(): RunRecord {
     const { host, plan, choice, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
-    const { frozenEarly, shutdownFailures } = this.#parts;
+    const { frozenEarly, shutdownFailures, lateWrites } = this.#parts;
     const ranges = this.ranges();
     const nodes = this.#driverNodes();
     const pageBytes = new Map<string, number>();
@@ -206,6 +220,7 @@ export class Handover implements Disposable {
       ...(kexec.fdt === undefined ? {} : { fdtMax: kexec.fdt.segment.memorySize }),
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
       trigger: plan.trigger ?? 'activate',
+      ...(lateWrites && { lateWrites: { policy: lateWrites.policy, found: lateWrites.found } }),
       ...(shutdownFailures.length > 0 && { shutdownFailures: shutdownFailures.map(asFailure) }),
       ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {

@@ -8,6 +8,7 @@ export type { ProgressEvent } from './handover-run.js';
 export { Host } from './host.js';
 export { type KexecPlan, readKexecFiles } from './kexec-files.js';
 export { KhoDebugfs, KhoSysfs } from './kho-files.js';
+export { lateWriteFailure, lateWriteText } from './late-writes.js';
 export { LIFECYCLE_STATES, type LifecycleCall, type LifecycleState } from './lifecycle.js';
 export * from './mode-choice.js';
 export type { NextKernel } from './next-host.js';

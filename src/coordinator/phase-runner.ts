@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import type { CallbackTask, TaskAnswer, TaskPhase } from '../workers/index.js';
+import { type CallbackTask, isOfShards, type TaskAnswer, type TaskPhase } from '../workers/index.js';
 import { CallbackWatch, hungError, type LateCallback } from './callback-watch.js';
 import type { Clock } from './clock.js';
 import { CANCELLED, type Deadline } from './deadline.js';
@@ -284,12 +284,12 @@ export class PhaseRunner {
 
   #whose(phase: TaskPhase, item: number): { driver: string; instance: string; shard?: number } {
     const { registry } = this.#parts;
-    const index = phase === 'serialize' ? (registry.shards[item]?.instance ?? 0) : item;
+    const index = isOfShards(phase) ? (registry.shards[item]?.instance ?? 0) : item;
     const instance = registry.instances[index];
     return {
       driver: registry.drivers[instance?.driver ?? 0]?.name ?? '',
       instance: instance?.name ?? '',
-      ...(phase === 'serialize' ? { shard: item - (instance?.firstShard ?? 0) } : {}),
+      ...(isOfShards(phase) ? { shard: item - (instance?.firstShard ?? 0) } : {}),
     };
   }
 }

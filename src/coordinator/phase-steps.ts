@@ -1,4 +1,4 @@
-import type { TaskPhase } from '../workers/index.js';
+import { isOfShards, type TaskPhase } from '../workers/index.js';
 import type { Registry } from './registry.js';
 import type { Phase } from './timeline.js';
 import type { PhaseStep } from './work-group.js';
@@ -85,7 +85,7 @@ function ordered(
 
 function itemsOf({ drivers, instances }: Registry, phase: TaskPhase, driver: number): readonly number[] {
   const own = drivers[driver]?.instances ?? [];
-  if (phase !== 'serialize') return own;
+  if (!isOfShards(phase)) return own;
   return own.flatMap((item) => {
     const { firstShard = 0, shardCount = 0 } = instances[item] ?? {};
     return Array.from({ length: shardCount }, (_, shard) => firstShard + shard);

@@ -57,6 +57,14 @@ export type Trigger = (typeof TRIGGERS)[number];
 export const SHUTDOWN_FAILURE_POLICIES = ['cancel', 'proceed'] as const;
 export type ShutdownFailurePolicy = (typeof SHUTDOWN_FAILURE_POLICIES)[number];
 
+/**
+ * What is done about memory that changes after its driver was frozen. `cancel`: found at the jump, it rolls back, and found in
+ * the successor, it is a failure. `report`: it is told, and the handover goes on. `off`: nobody looks, and nothing is
+ * digested. docs/late-writes.md has what it costs.
+ */
+export const LATE_WRITE_POLICIES = ['cancel', 'report', 'off'] as const;
+export type LateWritePolicy = (typeof LATE_WRITE_POLICIES)[number];
+
 /** One entry of a scenario's `drivers`: instances of one driver. Entries of the same driver add up. */
 export interface DriverRegistration {
   readonly module: DriverModule;
@@ -93,6 +101,8 @@ export interface RunPlan {
   readonly trigger?: Trigger;
   /** Default `cancel`. */
   readonly onShutdownFailure?: ShutdownFailurePolicy;
+  /** Default `cancel`. */
+  readonly lateWrites?: LateWritePolicy;
   /** Milliseconds after which a callback, in any phase, has hung: its thread is ended, its driver has failed. Default 30,000. */
   readonly callbackLimit?: number;
   /** What earlier runs of the same drivers took, by which a budget that cannot be met is known before it is overrun. */

@@ -27,7 +27,7 @@ import {
   type ShardGrant,
   walkRadixTree,
 } from '../memblock/index.js';
-import type { InstanceDescription, Mode } from '../workers/index.js';
+import { DmaGate, type InstanceDescription, type Mode } from '../workers/index.js';
 import type { Host } from './host.js';
 import { type InheritedExtents, unclaimedParts } from './inheritance.js';
 import type { RegisteredDriver, Registry } from './registry.js';
@@ -74,6 +74,8 @@ export interface BlobRooms {
  */
 export class Reservations {
   readonly extents: ExtentTable;
+  /** Open until the memory is given back. */
+  readonly dma = DmaGate.create();
   /** Undefined where all is in one FDT, which lies in a kexec segment. */
   readonly rooms: BlobRooms | undefined;
   /** Series v5: pages for the list of preserved memory, as many as it can need. */
@@ -167,6 +169,7 @@ export class Reservations {
 
   /** Gives everything back to the host's page allocator, but for what drivers inherited: that stays theirs. Once. */
   release(): void {
+    this.dma.close();
     for (const extents of this.#lent.splice(0)) this.#host.inheritance.giveBack(extents);
     for (const { address, pages } of this.#taken.splice(0)) this.#host.pages.free(address, pages);
   }

@@ -1,5 +1,5 @@
 import type { ModeChoice } from './mode-choice.js';
-import type { Budget, HostOptions, Trigger } from './plan.js';
+import type { Budget, HostOptions, LateWritePolicy, Trigger } from './plan.js';
 import type { Timeline } from './timeline.js';
 
 export const RUN_RECORD_VERSION = 1;
@@ -79,6 +79,23 @@ export interface PreservedObject {
   readonly order: number;
 }
 
+/** Whose page was written to too late. */
+export interface LateWriteSource {
+  readonly driver: string;
+  readonly instance: string;
+  readonly shard: number;
+}
+
+/** A page that has changed after its driver was frozen. */
+export interface LateWriteRecord extends LateWriteSource {
+  /** When it was seen: before the jump, or by the successor before drivers restored. */
+  readonly found: 'jump' | 'successor';
+  /** Of the page. */
+  readonly address: number;
+  /** Bytes from there to the first line of 64 bytes that differs. */
+  readonly offset: number;
+}
+
 /** A failure in words, as it is printed and as `--json` shows it. */
 export interface FailureRecord {
   readonly code: string;
@@ -86,6 +103,8 @@ export interface FailureRecord {
   readonly driver?: string;
   readonly instance?: string;
   readonly address?: number;
+  /** Bytes from {@link address}. */
+  readonly offset?: number;
 }
 
 /** What the successor found and did: the answer of its process. */
@@ -103,6 +122,8 @@ export interface SuccessorReport {
   /** What its drivers gave back, and the core: the blobs. All else that was preserved is in use. */
   readonly discarded: readonly PreservedObject[];
   readonly failures: readonly FailureRecord[];
+  /** Pages that changed after the jump; absent if there are none, or nobody looked. */
+  readonly lateWrites?: readonly LateWriteRecord[];
   readonly timeline: Timeline;
 }
 
@@ -153,6 +174,8 @@ export interface RunRecord {
   readonly fdtMax?: number;
   readonly budget?: Budget;
   readonly trigger: Trigger;
+  /** What changed before the jump after its driver was frozen; absent if nobody looked. */
+  readonly lateWrites?: { readonly policy: LateWritePolicy; readonly found: readonly LateWriteRecord[] };
   /** What failed in `shutdown` and was passed over; absent if nothing did. */
   readonly shutdownFailures?: readonly FailureRecord[];
   /** Absent unless a kernel was loaded. */

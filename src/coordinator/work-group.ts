@@ -16,7 +16,7 @@ export interface PhaseStep {
   readonly phase: TaskPhase;
   /** The phase under which the timeline counts it. */
   readonly recordAs: Phase;
-  /** Instances; in `serialize` shards. */
+  /** Instances, or shards: see isOfShards. */
   readonly items: readonly number[];
   /** The steps that must have ended before it begins. */
   readonly after: readonly PhaseStep[];

@@ -2,11 +2,14 @@ import { ROOT_FDT_SIZE, type SubFdtLink } from '../abi/index.js';
 import { architectureNamed } from '../arch/index.js';
 import {
   type FailureRecord,
+  type LateWriteRecord,
+  type LateWriteSource,
+  lateWriteFailure,
   type RestoredInstance,
   type SuccessorReport,
   TimelineRecorder,
 } from '../coordinator/index.js';
-import { ImageMemory } from '../memblock/index.js';
+import { FrozenFile, ImageMemory } from '../memblock/index.js';
 import { type Driver, type DriverModule, loadDriver, stateDigest } from '../workers/index.js';
 import { bootEarly, type EarlyBoot } from './early-boot.js';
 import { failureRecord } from './failure.js';
@@ -20,6 +23,11 @@ export interface SuccessorInput {
   /** The kind of boot record to look for. */
   readonly arch: string;
   readonly drivers: readonly DriverModule[];
+  /**
+   * What Handover.writeFrozenDigests() wrote, to be compared with the image before drivers restore. `report`: what differs is
+   * told, and no failure.
+   */
+  readonly frozen?: { readonly file: string; readonly policy: 'cancel' | 'report' };
 }
 
 /** A driver's code that the successor is about to run; `instance` is missing while its module is loaded. */
@@ -49,6 +57,7 @@ export async function restoreImage(
     onStep({ call: 'load', driver: module.origin });
     drivers.push(await loadDriver(module));
   }
+  const digests = input.frozen && (await FrozenFile.read<LateWriteSource>(input.frozen.file));
   const memory = ImageMemory.open(input.image);
   try {
     const recorder = new TimelineRecorder(process.hrtime.bigint());
@@ -56,8 +65,11 @@ export async function restoreImage(
     const boot = await recorder.phase('boot', () => bootEarly(memory, arch, CPUS));
     const failures: FailureRecord[] = [];
     const restored: RestoredInstance[] = [];
+    const lateWrites: LateWriteRecord[] = [];
     const states: { driver: Driver; instance: string; state: unknown }[] = [];
     const { revived, metadata, linked } = await recorder.phase('restore', async () => {
+      if (digests !== undefined) lateWrites.push(...findLateWrites(digests, memory, recorder));
+      if (input.frozen?.policy === 'cancel') failures.push(...lateWrites.map(lateWriteFailure));
       const found = findRestorations(boot, memory, drivers);
       failures.push(...found.failures);
       for (const { driver, node, blob } of found.work) {
@@ -104,11 +116,28 @@ export async function restoreImage(
       unclaimed: boot.preserved.unclaimed(),
       discarded: boot.preserved.discarded(),
       failures,
+      ...(lateWrites.length > 0 && { lateWrites }),
       timeline: recorder.timeline,
     };
   } finally {
     memory.close();
   }
+}
+
+/** What was written between the jump and this kernel. Who wants to know pays for it in the blackout. */
+function findLateWrites(
+  digests: FrozenFile<LateWriteSource>,
+  memory: ImageMemory,
+  recorder: TimelineRecorder,
+): LateWriteRecord[] {
+  const found: LateWriteRecord[] = [];
+  const thread = recorder.thread({ role: 'successor', threadId: 0 });
+  const start = recorder.now();
+  digests.compare(memory, (owner, address, offset) => {
+    found.push({ found: 'successor', ...owner, address, offset });
+  });
+  recorder.add({ phase: 'restore', step: 'look for late writes', thread, queued: start, start, end: recorder.now() });
+  return found;
 }
 
 /** The blobs are read: the core gives their pages back. The one FDT was never preserved. */

@@ -17,7 +17,7 @@ const SMALL_HOST: HostOptions = {
 /** Everything but the drivers has a default. */
 export interface HarnessOptions
   extends Partial<
-    Pick<RunPlan, 'workers' | 'profile' | 'seed' | 'fdtMax' | 'budget' | 'trigger' | 'onShutdownFailure'>
+    Pick<RunPlan, 'workers' | 'profile' | 'seed' | 'fdtMax' | 'budget' | 'trigger' | 'onShutdownFailure' | 'lateWrites'>
   > {
   /** What differs from a host with 128 MiB on one node. */
   readonly host?: Partial<HostOptions>;

@@ -30,15 +30,16 @@ export type ContextCall =
   | (typeof WRITE)[number]
   | 'shard'
   | 'early'
+  | 'dma'
   | 'claim'
   | 'discard';
 
 /** Which calls each phase allows; everything else is KHO_EPERM. */
 const ALLOWED: Record<CallbackPhase, ReadonlySet<ContextCall>> = {
   create: new Set(),
-  prepare: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early']),
+  prepare: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early', 'dma']),
   early: new Set([...WRITE_NODES, ...ALLOCATE]),
-  update: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early']),
+  update: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE, 'shard', 'early', 'dma']),
   shutdown: new Set([...READ, ...WRITE]),
   freeze: new Set([...READ, ...WRITE]),
   serialize: new Set([...WRITE_NODES, ...ALLOCATE, ...READ, ...WRITE]),

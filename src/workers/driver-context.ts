@@ -1,6 +1,5 @@
 import { KhoError } from '../errors.js';
 import {
-  after,
   type Folio,
   hex,
   naturalOrders,
@@ -8,13 +7,15 @@ import {
   type PageRange,
   type PhysicalAddress,
   type PhysicalMemory,
-  physicalAddress,
   type RadixTree,
   type ShardExtents,
 } from '../memblock/index.js';
 import type { CallbackScope } from './callback-scope.js';
+import type { DmaGate } from './dma-gate.js';
+import { OpenDmaWindow } from './dma-window.js';
 import type {
   CancelContext,
+  DmaWindow,
   FreezeContext,
   InstanceContext,
   MemoryWriter,
@@ -25,7 +26,9 @@ import type {
   ShardAccess,
   UpdateContext,
 } from './driver.js';
+import type { FrozenMemory } from './frozen-memory.js';
 import { propertyId, SinkNodeWriter } from './node-writer.js';
+import { covers, FrozenOwnedMemory, OwnedMemory, ownerOf } from './owned-memory.js';
 import { Random } from './random.js';
 import type { NodeSink } from './sink.js';
 
@@ -54,6 +57,10 @@ export interface ContextResources {
   readonly prepared: unknown;
   /** Hosted drivers alone: the scope of what is written between callbacks. */
   readonly early?: () => CallbackScope;
+  /** Hosted drivers alone: what lets their devices write as long as there is a run. */
+  readonly dma?: DmaGate;
+  /** In serialize, if late writes are looked for. */
+  readonly frozen?: FrozenMemory;
 }
 
 /** The context that `create` gets, and the beginning of every other. */
@@ -102,7 +109,9 @@ export class DriverContext
     this.#scope = scope;
     this.#resources = resources;
     this.prepared = resources.prepared;
-    this.memory = new OwnedMemory(scope, resources);
+    const { frozen } = resources;
+    this.memory =
+      frozen === undefined ? new OwnedMemory(scope, resources) : new FrozenOwnedMemory(scope, resources, frozen);
     this.#own = this.#shard(resources.ownShard);
   }
 
@@ -129,6 +138,21 @@ export class DriverContext
       throw new KhoError('KHO_EPERM', text, { call: 'early' });
     }
     return this.#shard(shard, early());
+  }
+
+  dma(pages: PageRange | Folio): DmaWindow {
+    this.#scope.check('dma');
+    const { dma, driver, memory, shards, ownShard } = this.#resources;
+    if (dma === undefined) {
+      const text = `dma: the driver '${driver}' is not hosted, so no device of it goes on between callbacks`;
+      throw new KhoError('KHO_EPERM', text, { call: 'dma' });
+    }
+    const range = 'order' in pages ? { address: pages.address, pages: 2 ** pages.order } : pages;
+    if (!(range.pages > 0) || ownerOf(shards, ownShard, range.address, range.pages * PAGE_SIZE) === undefined) {
+      const text = `dma: the ${range.pages} pages at ${hex(range.address)} are not pages of this instance`;
+      throw new KhoError('KHO_EPERM', text, { call: 'dma', address: range.address });
+    }
+    return new OpenDmaWindow(memory, range, dma);
   }
 
   node(name: string): NodeWriter {
@@ -164,15 +188,14 @@ export class DriverContext
     if (shard === undefined) {
       throw new KhoError('KHO_EINVAL', `there is no shard ${index}; the instance has ${this.#resources.shards.length}`);
     }
-    return new ShardContext(scope, shard, this.#resources.tracker);
+    return new ShardContext(scope, shard, this.#resources);
   }
 
   /** The shard that `pages` belong to: in serialize only the callback's own, elsewhere any of the instance. */
   #owner(pages: PageRange | Folio): ShardContext {
     if (this.#scope.phase !== 'serialize') {
       for (const shard of this.#resources.shards) {
-        if (covers(shard.extents, pages.address, 1))
-          return new ShardContext(this.#scope, shard, this.#resources.tracker);
+        if (covers(shard.extents, pages.address, 1)) return new ShardContext(this.#scope, shard, this.#resources);
       }
     }
     return this.#own;
@@ -183,11 +206,13 @@ class ShardContext implements ShardAccess {
   readonly #scope: CallbackScope;
   readonly #shard: ShardResources;
   readonly #tracker: RadixTree;
+  readonly #frozen: FrozenMemory | undefined;
 
-  constructor(scope: CallbackScope, shard: ShardResources, tracker: RadixTree) {
+  constructor(scope: CallbackScope, shard: ShardResources, resources: Pick<ContextResources, 'tracker' | 'frozen'>) {
     this.#scope = scope;
     this.#shard = shard;
-    this.#tracker = tracker;
+    this.#tracker = resources.tracker;
+    this.#frozen = resources.frozen;
   }
 
   get root(): NodeWriter {
@@ -207,11 +232,13 @@ class ShardContext implements ShardAccess {
 
   alloc(pages: number): PageRange {
     this.#scope.check('alloc');
+    this.#frozen?.allocated(this.#shard.extents.shard);
     return this.#shard.extents.alloc(pages);
   }
 
   allocFolio(order: number): Folio {
     this.#scope.check('allocFolio');
+    this.#frozen?.allocated(this.#shard.extents.shard);
     return this.#shard.extents.allocFolio(order);
   }
 
@@ -225,7 +252,9 @@ class ShardContext implements ShardAccess {
         address: busy,
       });
     }
-    this.#shard.extents.free('order' in pages ? { address: pages.address, pages: 2 ** pages.order } : pages);
+    const { extents } = this.#shard;
+    extents.free('order' in pages ? { address: pages.address, pages: count } : pages);
+    this.#frozen?.shard(extents.shard).forget(pages.address, count);
   }
 
   preserve(pages: PageRange | Folio): void {
@@ -261,63 +290,6 @@ class ShardContext implements ShardAccess {
   }
 }
 
-/** Memory as an instance may use it: reads anywhere, writes only to pages that were granted to it. */
-class OwnedMemory implements MemoryWriter {
-  readonly #scope: CallbackScope;
-  readonly #resources: ContextResources;
-
-  constructor(scope: CallbackScope, resources: ContextResources) {
-    this.#scope = scope;
-    this.#resources = resources;
-  }
-
-  read(address: PhysicalAddress, length: number): Uint8Array {
-    this.#scope.check('memory.read');
-    return this.#resources.memory.read(address, length);
-  }
-
-  readU64(address: PhysicalAddress): bigint {
-    this.#scope.check('memory.read');
-    return this.#resources.memory.readU64(address);
-  }
-
-  readAddress(address: PhysicalAddress): PhysicalAddress {
-    this.#scope.check('memory.read');
-    return physicalAddress(this.#resources.memory.readU64Number(address));
-  }
-
-  write(address: PhysicalAddress, bytes: Uint8Array): void {
-    this.#assertOwn(address, bytes.length);
-    this.#resources.memory.write(address, bytes);
-  }
-
-  writeU64(address: PhysicalAddress, value: bigint | number): void {
-    this.#assertOwn(address, 8);
-    this.#resources.memory.writeU64(address, value);
-  }
-
-  fill(address: PhysicalAddress, length: number, byte: number): void {
-    this.#assertOwn(address, length);
-    this.#resources.memory.fill(address, length, byte);
-  }
-
-  #assertOwn(address: PhysicalAddress, length: number): void {
-    this.#scope.check('memory.write');
-    const first = address - (address % PAGE_SIZE);
-    const pages = Math.ceil((address + length - first) / PAGE_SIZE);
-    const { shards, ownShard } = this.#resources;
-    // Mostly its own; an instance may have thousands of shards.
-    const own = shards[ownShard];
-    if (own !== undefined && covers(own.extents, first as PhysicalAddress, pages)) return;
-    if (shards.some(({ extents }) => covers(extents, first as PhysicalAddress, pages))) return;
-    throw new KhoError(
-      'KHO_EPERM',
-      `memory.write: ${length} bytes at ${hex(address)} are not all in pages of this instance`,
-      { call: 'memory.write', address, size: length },
-    );
-  }
-}
-
 /** The objects in which pages are preserved: a folio is one, a range is split to natural orders. */
 function objectsOf(pages: PageRange | Folio): Iterable<Folio> {
   return 'order' in pages ? [pages] : naturalOrders(pages.address, pages.pages);
@@ -336,9 +308,4 @@ function preservedIn(tracker: RadixTree, address: PhysicalAddress, pages: number
     }
   }
   return undefined;
-}
-
-function covers(extents: ShardExtents, address: PhysicalAddress, pages: number): boolean {
-  const end = after(address, pages * PAGE_SIZE);
-  return extents.ranges.some((range) => address >= range.base && end <= range.base + range.pages * PAGE_SIZE);
 }

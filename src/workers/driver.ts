@@ -102,6 +102,20 @@ export interface ShardAccess {
   unpreserve(pages: PageRange | Folio): void;
 }
 
+/**
+ * Pages of an instance as its device sees them. Unlike `ctx.memory` it writes at any time, from the driver's own thread: as
+ * a device does that goes on with DMA, also after freeze. What it writes then is a late write, which the jump or the
+ * successor finds.
+ */
+export interface DmaWindow {
+  /** Bytes of the window. */
+  readonly size: number;
+  /** KHO_EINVAL for bytes outside of the window; KHO_EPERM once the run is over: rolled back, or its memory given back. */
+  write(offset: number, bytes: Uint8Array): void;
+  /** The same errors. */
+  fill(offset: number, length: number, byte: number): void;
+}
+
 export interface PrepareContext<Options, State> extends InstanceContext<Options>, ShardAccess {
   readonly state: State;
   readonly memory: MemoryWriter;
@@ -114,6 +128,11 @@ export interface PrepareContext<Options, State> extends InstanceContext<Options>
    * opens it again.
    */
   early(shard?: number): ShardAccess;
+  /**
+   * Hosted drivers alone (else KHO_EPERM): lets the device write to pages of the instance, in a row, at any time from now
+   * on. Its writes are the driver's to order; nothing stops them in freeze but the driver.
+   */
+  dma(pages: PageRange | Folio): DmaWindow;
 }
 
 /** Brownout again: {@link Driver.update}. */

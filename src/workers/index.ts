@@ -1,7 +1,9 @@
 export { CallbackScope } from './callback-scope.js';
+export { DmaGate } from './dma-gate.js';
 export * from './driver.js';
 export { DriverHost, type TaskRunner } from './driver-host.js';
 export { EarlyBytes } from './early-bytes.js';
+export type { LateWrite } from './frozen-memory.js';
 export { loadDriver } from './load-driver.js';
 export { Random } from './random.js';
 export * from './run-description.js';

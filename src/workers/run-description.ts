@@ -67,6 +67,15 @@ export interface RunDescription {
   /** The ExtentTable's buffer. */
   readonly extents: SharedArrayBuffer;
   readonly stage: StageHandle;
+  /** The {@link DmaGate}'s buffer. */
+  readonly dma: SharedArrayBuffer;
+  /** Absent if nobody looks for late writes. */
+  readonly lateWrites?: {
+    /** The FrozenTable's buffer. */
+    readonly table: SharedArrayBuffer;
+    /** Whether the run goes on when some are found. */
+    readonly report: boolean;
+  };
   /** Mode `subfdt`: the {@link ShardFdtTable}'s buffer. */
   readonly shardFdts?: SharedArrayBuffer;
   /** The {@link EarlyBytes} table's buffer. */

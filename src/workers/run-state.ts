@@ -12,9 +12,11 @@ import {
   SharedPhysicalMemory,
 } from '../memblock/index.js';
 import { type CallbackPhase, CallbackScope } from './callback-scope.js';
+import { DmaGate } from './dma-gate.js';
 import { DEFAULT_MAX_BYTES, type Driver, type RawPrepared, type SubBlob } from './driver.js';
 import { DriverContext, DriverInstanceContext, type ShardResources } from './driver-context.js';
 import { EarlyBytes } from './early-bytes.js';
+import { FrozenMemory, type LateWrite } from './frozen-memory.js';
 import type { LiveStates } from './live-states.js';
 import { loadDriver } from './load-driver.js';
 import { PropertyNames } from './property-names.js';
@@ -27,7 +29,7 @@ import { StageSink } from './stage-sink.js';
 import { stateDigest } from './state-digest.js';
 import { StructBlockSink } from './struct-block-sink.js';
 import { StructBlocks } from './struct-blocks.js';
-import type { CallbackTask, RenderTask, SnapshotDigests, TaskAnswer } from './task.js';
+import { type CallbackTask, isOfShards, type RenderTask, type SnapshotDigests, type TaskAnswer } from './task.js';
 import { WorkList } from './work-list.js';
 
 /** A run as one thread sees it: its modules, its views of the shared memory, the live states that it hosts. */
@@ -52,6 +54,9 @@ export class RunState {
   /** By instance of a hosted driver: the scope of what it writes between callbacks, until it is frozen. */
   readonly #earlyScopes = new Map<number, CallbackScope>();
   readonly #earlyBytes: EarlyBytes;
+  readonly #dma: DmaGate;
+  /** Absent if nobody looks for late writes. */
+  readonly #frozen: FrozenMemory | undefined;
   /** Modes without a stage: what the shards write, and where. */
   readonly #sinks = new Map<number, StructBlockSink>();
   /** Writers on the stage for the shards of hosted drivers: callbacks, and what goes on between them, write by turns. */
@@ -70,7 +75,13 @@ export class RunState {
     this.#extents = ExtentTable.attach(description.extents);
     this.#tracker = RadixTree.attach(this.#memory, description.tracker);
     this.#stage = Stage.attach(description.stage);
-    const { mode, shards, shardFdts } = description;
+    this.#dma = DmaGate.attach(description.dma);
+    const { mode, shards, shardFdts, lateWrites } = description;
+    if (lateWrites !== undefined) {
+      const extentsOf = (shard: number): ShardExtents => this.#extentsOf(shard);
+      const views = { memory: this.#memory, tracker: this.#tracker, extentsOf };
+      this.#frozen = new FrozenMemory(description, lateWrites, views);
+    }
     // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
     const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
     const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
@@ -159,7 +170,11 @@ export class RunState {
       case 'snapshot':
         return this.#snapshot(item);
       case 'serialize':
-        return this.#serialize(item);
+        this.#serialize(item);
+        this.#frozen?.serialized(item);
+        return undefined;
+      case 'check':
+        return this.#check(item);
       default:
         return this.#lifecycle(phase, item);
     }
@@ -199,6 +214,13 @@ export class RunState {
   async #lifecycle(phase: LifecyclePhase, item: number): Promise<unknown> {
     const instance = this.#instance(item);
     this.#earlyWrites(phase, item);
+    if (phase === 'unfreeze') this.#frozen?.forget(instance);
+    const result = await this.#callLifecycle(phase, item, instance);
+    if (phase === 'freeze') this.#frozen?.freeze(instance);
+    return result;
+  }
+
+  async #callLifecycle(phase: LifecyclePhase, item: number, instance: InstanceDescription): Promise<unknown> {
     const callback = this.#driver(instance)[phase];
     if (callback === undefined) return undefined;
     const scope = new CallbackScope(phase, this.#nameIds);
@@ -213,6 +235,10 @@ export class RunState {
     } finally {
       scope.close();
     }
+  }
+
+  #check(shard: number): LateWrite[] | undefined {
+    return this.#frozen?.check(shard);
   }
 
   #serialize(shard: number): void {
@@ -274,6 +300,8 @@ export class RunState {
         },
       });
     }
+    const frozen = scope.phase === 'serialize' ? this.#frozen : undefined;
+    const isHosted = this.#driver(instance).hosted === true;
     return new DriverContext(scope, {
       ...this.#identity(instance, item),
       memory: this.#memory,
@@ -282,7 +310,8 @@ export class RunState {
       ownShard,
       state: () => this.#state(item, instance),
       prepared: this.#prepared.get(item),
-      ...(this.#driver(instance).hosted === true && { early: () => this.#earlyScope(item) }),
+      ...(isHosted && { early: () => this.#earlyScope(item), dma: this.#dma }),
+      ...(frozen && { frozen }),
     });
   }
 
@@ -376,7 +405,7 @@ export class RunState {
   }
 
   #concerning(phase: CallbackTask['phase'], item: number) {
-    const shard = phase === 'serialize' ? item : undefined;
+    const shard = isOfShards(phase) ? item : undefined;
     const instance = this.description.instances[shard === undefined ? item : this.#shard(shard).instance];
     if (instance === undefined) return { phase };
     return {
@@ -389,7 +418,7 @@ export class RunState {
 }
 
 /** The phases whose callbacks may wait, one an instance. */
-type LifecyclePhase = Exclude<CallbackTask['phase'], 'create' | 'serialize' | 'snapshot'>;
+type LifecyclePhase = Exclude<CallbackTask['phase'], 'create' | 'serialize' | 'check' | 'snapshot'>;
 
 /** KHO_EINVAL unless it says where the raw blob is. */
 function assertRawPrepared(result: unknown): asserts result is RawPrepared {

@@ -5,7 +5,7 @@ import type { ShardSpec } from './driver.js';
 import type { DriverModule, RunDescription } from './run-description.js';
 import type { WorkListHandle } from './work-list.js';
 
-/** The driver callbacks that tasks run; `snapshot` digests the frozen state. */
+/** The driver callbacks that tasks run; `snapshot` digests the frozen state, `check` looks for late writes. */
 export type TaskPhase =
   | 'create'
   | 'prepare'
@@ -13,9 +13,15 @@ export type TaskPhase =
   | 'shutdown'
   | 'freeze'
   | 'serialize'
+  | 'check'
   | 'snapshot'
   | 'unfreeze'
   | 'cancel';
+
+/** Whether a phase's items are shards, not instances. */
+export function isOfShards(phase: TaskPhase): boolean {
+  return phase === 'serialize' || phase === 'check';
+}
 
 /** Callbacks that a driver may leave out, and that are then not asked for. */
 export const SKIPPED_CALLBACKS = ['update', 'shutdown', 'unfreeze'] as const;
@@ -74,7 +80,7 @@ export interface CallbackTask {
   readonly kind: 'callback';
   readonly runId: string;
   readonly phase: TaskPhase;
-  /** Instance indexes; shard indexes in `serialize`. By position in the list. */
+  /** Instance indexes, or shard indexes where {@link isOfShards}. By position in the list. */
   readonly items: Int32Array;
   readonly list: WorkListHandle;
   /** The thread's slot in the list. */
@@ -119,7 +125,7 @@ export interface TaskAnswer {
   readonly positions?: Int32Array;
   /** Start and end of each of them (else of the task), in milliseconds since the run's epoch. */
   readonly spans: Float64Array;
-  /** What each of them returned: `prepared`, a {@link SnapshotDigests}, a {@link RenderedFrame}. Empty if nothing did. */
+  /** What each of them returned: `prepared`, {@link SnapshotDigests}, {@link RenderedFrame}, {@link LateWrite}s. Empty if nothing did. */
   readonly values: readonly unknown[];
   /** Positions that failed: in the list, or of the registration that was described. */
   readonly failures: readonly { readonly position: number; readonly error: SerializedKhoError }[];

@@ -269,6 +269,9 @@ export class SmallHost {
       ...this.#access(shard),
       shard: (index: number) => this.#access(index),
       early: (index = 0) => this.#access(index),
+      dma: () => {
+        throw new Error('no driver here has a device that writes by itself');
+      },
       state: this.state,
       prepared: this.#prepared,
       memory: this.memory,

@@ -9,6 +9,7 @@ import {
   SharedPhysicalMemory,
 } from '#dist/memblock/index.js';
 import { type CallbackPhase, CallbackScope, type ContextCall } from '#dist/workers/callback-scope.js';
+import { DmaGate } from '#dist/workers/dma-gate.js';
 import type { PropertyName } from '#dist/workers/driver.js';
 import { DriverContext } from '#dist/workers/driver-context.js';
 import { SinkNodeWriter } from '#dist/workers/node-writer.js';
@@ -47,6 +48,7 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
     state: () => ({ made: ++statesMade }),
     prepared: 'prepared',
     early: () => new CallbackScope('early'),
+    dma: DmaGate.create(),
   });
   return { context, scope, tracker, extents, sinks, memory, statesMade: () => statesMade };
 }
@@ -74,15 +76,16 @@ const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverC
   'memory.write': (context) => context.memory.write(GRANTED[0], Uint8Array.of(1)),
   shard: (context) => context.shard(1),
   early: (context) => context.early(1).node('early'),
+  dma: (context) => context.dma({ address: GRANTED[0], pages: 1 }),
 };
 const WRITES = ['node', 'has', 'remove', 'replace', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'];
 const PAGES = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'];
 /** What docs and types promise for each phase, written down once more. */
 const PROMISED: [CallbackPhase, string[]][] = [
   ['create', []],
-  ['prepare', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early']],
+  ['prepare', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early', 'dma']],
   ['early', [...WRITES, ...PAGES]],
-  ['update', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early']],
+  ['update', [...WRITES, ...PAGES, 'memory.read', 'memory.write', 'shard', 'early', 'dma']],
   ['shutdown', ['memory.read', 'memory.write']],
   ['unfreeze', ['memory.read']],
   ['freeze', ['memory.read', 'memory.write']],
