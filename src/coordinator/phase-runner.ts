@@ -106,7 +106,7 @@ export class PhaseRunner {
           busy.set(lane, (busy.get(lane) ?? 0) - taken);
           for (const step of members) {
             unfinished.delete(step);
-            state.options.onStep?.(step);
+            this.#stepDone(step, state);
           }
           begin();
         });
@@ -126,6 +126,16 @@ export class PhaseRunner {
       };
       begin();
     });
+  }
+
+  /** What comes after a step may find that the run is over: then so is this phase. */
+  #stepDone(step: PhaseStep, state: PhaseState): void {
+    try {
+      state.options.onStep?.(step);
+    } catch (error) {
+      state.failure ??= KhoError.from(error);
+      this.#stop(state);
+    }
   }
 
   /** Runs what is in a group, and ends when none of its callbacks runs any more. Rejects never. */

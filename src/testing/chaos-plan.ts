@@ -1,5 +1,6 @@
 import type { DriverRegistration, HostOptions, RunPlan } from '../coordinator/index.js';
 import { type Mode, Random } from '../workers/index.js';
+import { type ChaosPath, describePath, randomPath } from './chaos-path.js';
 import type { DriverToTest } from './driver-to-test.js';
 import {
   DEADLY_KINDS,
@@ -27,6 +28,7 @@ export const CHAOS_KINDS: readonly ChaosKind[] = [...FAULT_KINDS, ...OUTER_FAULT
 /** One run: a function of seed and index alone, and of the scenario if there is one. */
 export interface ChaosPlan {
   readonly harness: Omit<HarnessOptions, 'threads' | 'clock' | 'workers'> & { readonly workers: number };
+  readonly path: ChaosPath;
   readonly faults: readonly Fault[];
   readonly outer?: OuterFault;
   /** For an outer fault of the successor: the driver that it concerns, by its name and its entry. */
@@ -78,19 +80,24 @@ export function chaosPlan(seed: number, index: number, scenario?: ChaosScenario)
   const random = new Random(`chaos/${seed}/${index}`);
   const drivers = scenario === undefined ? randomDrivers(random) : scenarioDrivers(scenario);
   const harness = harnessOptions(random, drivers, scenario);
+  const path = randomPath(
+    random,
+    drivers.map(({ name, entry }) => ({ name, after: entry.after ?? [] })),
+  );
   const outer = random.oneIn(16) ? random.pick(OUTER_FAULTS) : undefined;
   if (outer === 'host out of pages') {
-    return { harness, faults: [], outer, pagesLeft: random.below(PAGES_LEFT) };
+    return { harness, path, faults: [], outer, pagesLeft: random.below(PAGES_LEFT) };
   }
   if (outer !== undefined) {
-    return { harness, faults: [], outer, outerDriver: pick(random, drivers) };
+    return { harness, path: 'handover', faults: [], outer, outerDriver: pick(random, drivers) };
   }
-  return { harness, faults: randomFaults(random, drivers) };
+  return { harness, path, faults: randomFaults(random, drivers) };
 }
 
 /** What a plan does, in a line: for whoever must understand a run that failed. */
-export function describePlan({ harness, faults, outer, outerDriver, pagesLeft }: ChaosPlan): string {
-  const { mode, profile, workers, drivers } = harness;
+export function describePlan({ harness, path, faults, outer, outerDriver, pagesLeft }: ChaosPlan): string {
+  const { mode, profile, workers, drivers, trigger, onShutdownFailure } = harness;
+  const how = [trigger, onShutdownFailure].map((word) => (word === undefined ? '' : ` ${word}`)).join('');
   const entries = drivers.map(
     ({ use, count = 1 }) => `${count} ${typeof use === 'object' && 'origin' in use ? use.origin : String(use)}`,
   );
@@ -100,7 +107,7 @@ export function describePlan({ harness, faults, outer, outerDriver, pagesLeft }:
   });
   const more =
     outer === undefined ? [] : [[outer, outerDriver?.name, pagesLeft].filter((part) => part !== undefined).join(' ')];
-  return `${mode} ${profile} workers ${workers}; ${entries.join(', ')}; ${[...points, ...more].join('; ') || 'no fault'}`;
+  return `${mode} ${profile}${how} workers ${workers}; ${entries.join(', ')}; ${describePath(path)}; ${[...points, ...more].join('; ') || 'no fault'}`;
 }
 
 function randomDrivers(random: Random): ChaosDriver[] {
@@ -159,6 +166,7 @@ function harnessOptions(
       host: scenario.host,
       mode: scenario.mode ?? modes,
       workers: scenario.workers ?? workers,
+      ...triggerOf(random),
       drivers: entries,
     };
   }
@@ -168,9 +176,16 @@ function harnessOptions(
     profile,
     workers,
     seed: random.below(1000),
+    ...triggerOf(random),
     ...(profile !== 'kho-v4' && { fdtMax: FDT_ROOM }),
     drivers: entries,
   };
+}
+
+/** What begins the blackout, and what a driver that cannot be shut down means. */
+function triggerOf(random: Random): Pick<ChaosPlan['harness'], 'trigger' | 'onShutdownFailure'> {
+  if (!random.oneIn(2)) return {};
+  return { trigger: 'shutdown', ...(random.oneIn(3) && { onShutdownFailure: 'proceed' }) };
 }
 
 function randomFaults(random: Random, drivers: readonly ChaosDriver[]): Fault[] {

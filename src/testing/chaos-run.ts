@@ -1,4 +1,5 @@
 import { KhoError } from '../errors.js';
+import { goPath } from './chaos-path.js';
 import { type ChaosKind, type ChaosPlan, describePlan } from './chaos-plan.js';
 import { judge, kindsStruck } from './chaos-verdict.js';
 import { testedModule } from './driver-to-test.js';
@@ -60,7 +61,7 @@ export async function chaosRun(
   };
 }
 
-async function faultyHandover(harness: HandoverHarness, { outer, outerDriver, pagesLeft = 0 }: ChaosPlan) {
+async function faultyHandover(harness: HandoverHarness, { path, outer, outerDriver, pagesLeft = 0 }: ChaosPlan) {
   const concerned = outerDriver && testedModule(outerDriver.entry.use);
   const { url } = concerned === undefined ? { url: '' } : faultyModule(concerned);
   if (outer === 'driver gone in the successor') {
@@ -70,9 +71,10 @@ async function faultyHandover(harness: HandoverHarness, { outer, outerDriver, pa
     const other = faultyModule(concerned, 'another-v1');
     harness.successorDrivers((modules) => modules.map((module) => (module.url === url ? other : module)));
   }
-  if (outer !== 'host out of pages') return await harness.handover();
+  const go = (): Promise<Outcome> => harness.attempt((coordinator, signal) => goPath(path, coordinator, signal));
+  if (outer !== 'host out of pages') return await go();
   using _ = takePages(harness.host, pagesLeft);
-  return await harness.handover();
+  return await go();
 }
 
 /** What a successor without faults says of an image that one with faults has seen: it is unharmed. */

@@ -1,4 +1,5 @@
 import type { KhoErrorCode } from '../errors.js';
+import { endsInCancel, NOT_REFUSED } from './chaos-path.js';
 import { type ChaosKind, type ChaosPlan, OUTER_FAULTS } from './chaos-plan.js';
 import { NOT_STOPPED } from './commit-fault.js';
 import { DEADLY_KINDS, type Fault, type FaultKind, ROLLBACK_CALLBACKS, SUCCESSOR_CALLBACKS } from './fault.js';
@@ -46,14 +47,17 @@ export function judge(outcome: Outcome, faults: readonly StruckFault[], plan: Ch
   return outcome.state === 'rolled back' ? judgeRollback(outcome, struck, plan) : judgeHandover(outcome, struck, plan);
 }
 
-function judgeRollback({ error }: RolledBack, struck: readonly StruckFault[], { outer }: ChaosPlan): string[] {
+function judgeRollback({ error }: RolledBack, struck: readonly StruckFault[], { outer, path }: ChaosPlan): string[] {
   const { code, message, details } = error;
   const found = `${code} ${message} (${[details.driver, details.instance, details.phase].join(', ')})`;
+  if (message.includes(NOT_REFUSED)) return [message];
+  if (code === 'KHO_ECANCELED' && endsInCancel(path)) return [];
   if (message.includes(NOT_STOPPED)) return [`a fault was let through: ${found}`];
   if (outer === 'host out of pages') return code === 'KHO_ENOMEM' ? [] : [`expected KHO_ENOMEM, found ${found}`];
-  const causes = struck.filter(
-    ({ callback }) => !SUCCESSOR_CALLBACKS.has(callback) && !ROLLBACK_CALLBACKS.has(callback),
-  );
+  const unfreezes = path !== 'handover' && path.some((step) => 'call' in step && step.call === 'unfreeze');
+  const isCause = ({ callback }: Fault): boolean =>
+    !SUCCESSOR_CALLBACKS.has(callback) && (!ROLLBACK_CALLBACKS.has(callback) || (unfreezes && callback === 'unfreeze'));
+  const causes = struck.filter(isCause);
   if (causes.length === 0) return [`rolled back for no fault: ${found}`];
   const explains = ({ fault, driver }: Fault): boolean =>
     (CODES[fault]?.includes(code) ?? false) && (ANYBODY.has(fault) || details.driver === driver);
@@ -62,7 +66,12 @@ function judgeRollback({ error }: RolledBack, struck: readonly StruckFault[], { 
 }
 
 function judgeHandover(outcome: HandedOver, struck: readonly StruckFault[], plan: ChaosPlan): string[] {
-  const swallowed = struck.filter(({ callback, fault }) => !SUCCESSOR_CALLBACKS.has(callback) && !MAY_PASS.has(fault));
+  const proceeds = plan.harness.onShutdownFailure === 'proceed';
+  const swallowed = struck.filter(({ callback, fault, driver }) => {
+    if (SUCCESSOR_CALLBACKS.has(callback) || MAY_PASS.has(fault)) return false;
+    const isTold = (outcome.record.shutdownFailures ?? []).some((failure) => failure.driver === driver);
+    return !(callback === 'shutdown' && proceeds && isTold);
+  });
   const problems = swallowed.map(({ fault, callback, driver }) => `swallowed: '${fault}' in ${callback} of ${driver}`);
   const inSuccessor = struck.filter(({ callback }) => SUCCESSOR_CALLBACKS.has(callback));
   const harmful = inSuccessor.filter(({ fault }) => !MAY_PASS.has(fault));

@@ -27,7 +27,7 @@ const never = (): Promise<never> => new Promise(() => {});
  * Does what a fault says, on the driver's own thread. It may throw, reject, or not come back at all; if it returns, the
  * harm shows elsewhere, and the callback goes on.
  */
-export function commitFault(fault: Fault, number: number, context: AnyContext, board: FaultBoard): unknown {
+export function commitFault(fault: Fault, context: AnyContext, board: FaultBoard): unknown {
   const { fault: kind, callback, driver } = fault;
   const text = `injected: ${kind} in ${callback} of ${driver}`;
   switch (kind) {
@@ -36,18 +36,18 @@ export function commitFault(fault: Fault, number: number, context: AnyContext, b
     case 'reject':
       return new Promise((_resolve, reject) => setTimeout(reject, 1, new Error(text)));
     case 'hang':
-      board.announce(number, FAULT_STATES.hangs, threadId);
+      board.announce(FAULT_STATES.hangs, threadId);
       for (;;);
     case 'never':
-      board.announce(number, FAULT_STATES.hangs, threadId);
+      board.announce(FAULT_STATES.hangs, threadId);
       return never();
     case 'exit':
       return process.exit(3);
     case 'terminate':
-      board.announce(number, FAULT_STATES.awaitsEnd, threadId);
+      board.announce(FAULT_STATES.awaitsEnd, threadId);
       return Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     case 'abort':
-      board.announce(number, FAULT_STATES.aborts, threadId);
+      board.announce(FAULT_STATES.aborts, threadId);
       return Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ABORT_MS);
     case 'rejection':
       void Promise.reject(new Error(text));

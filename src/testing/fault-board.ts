@@ -7,7 +7,9 @@ import type { Fault, FaultCallback } from './fault.js';
  *   [2]  BYTES     of the plan's text
  *   [3]  RUNNING   callbacks under way that have not met a fault
  *   [4]  SEQUENCE  the last stamp that was given out
- *   [5…] FAULTS    for each fault: FIRED, STATE, THREAD
+ *   [5]  CALLS     how many threads have announced something
+ *   [6…] FAULTS    for each fault: how often it has fired
+ *   […]  ANNOUNCED a ring of what threads want: STATE, THREAD
  *   […]  INSTANCES for each instance: see InstanceJournal
  *   […]  the plan's text, UTF-8
  * ```
@@ -18,13 +20,14 @@ const VERSION = 1;
 const BYTES = 2;
 const RUNNING = 3;
 const SEQUENCE = 4;
-const FAULTS = 5;
-const FAULT_WORDS = 3;
+const CALLS = 5;
+const FAULTS = 6;
 const MAX_FAULTS = 64;
+const ANNOUNCED = FAULTS + MAX_FAULTS;
+/** More than threads that can be at a fault at a time. */
+const MAX_ANNOUNCED = 128;
+const INSTANCES = ANNOUNCED + MAX_ANNOUNCED * 2;
 const PLAN_BYTES = 16 * 1024;
-const FIRED = 0;
-const STATE = 1;
-const THREAD = 2;
 /** Words of one instance's journal. */
 export const JOURNAL_WORDS = 4;
 
@@ -58,14 +61,14 @@ export class FaultBoard {
   #version = 0;
 
   private constructor({ buffer, instances }: FaultBoardHandle) {
-    const words = FAULTS + MAX_FAULTS * FAULT_WORDS + instances * JOURNAL_WORDS;
+    const words = INSTANCES + instances * JOURNAL_WORDS;
     this.#words = new Int32Array(buffer, 0, words);
     this.#text = new Uint8Array(buffer, words * 4, PLAN_BYTES);
     this.#instances = instances;
   }
 
   static create(instances: number): FaultBoard {
-    const words = FAULTS + MAX_FAULTS * FAULT_WORDS + instances * JOURNAL_WORDS;
+    const words = INSTANCES + instances * JOURNAL_WORDS;
     return new FaultBoard({ buffer: new SharedArrayBuffer(words * 4 + PLAN_BYTES), instances });
   }
 
@@ -99,7 +102,7 @@ export class FaultBoard {
 
   /** Forgets all faults, and how often they fired. Main thread, while no callback runs. */
   clear(): void {
-    this.#words.fill(0, FAULTS, FAULTS + MAX_FAULTS * FAULT_WORDS);
+    this.#words.fill(0, FAULTS, INSTANCES);
     this.#write([]);
   }
 
@@ -122,35 +125,36 @@ export class FaultBoard {
     index: number | undefined;
     shard: number | undefined;
     callback: FaultCallback;
-  }): { readonly number: number; readonly fault: Fault } | undefined {
+  }): Fault | undefined {
     for (const [number, fault] of this.plan.entries()) {
       if (fault.callback !== where.callback || fault.driver !== where.driver) continue;
       if (fault.shard !== undefined && fault.shard !== where.shard) continue;
       if (fault.instance !== undefined && fault.instance !== where.instance && fault.instance !== where.index) continue;
       // A ticket more than there are is handed back.
-      if (Atomics.add(this.#words, at(number, FIRED), 1) < (fault.times ?? 1)) return { number, fault };
-      Atomics.sub(this.#words, at(number, FIRED), 1);
+      if (Atomics.add(this.#words, FAULTS + number, 1) < (fault.times ?? 1)) return fault;
+      Atomics.sub(this.#words, FAULTS + number, 1);
     }
     return undefined;
   }
 
   /** How often a fault has fired. */
   fired(number: number): number {
-    return Math.min(Atomics.load(this.#words, at(number, FIRED)), this.plan[number]?.times ?? 1);
+    return Math.min(Atomics.load(this.#words, FAULTS + number), this.plan[number]?.times ?? 1);
   }
 
   /** Says that a thread has come to a point where the main thread must do something. That thread alone. */
-  announce(number: number, state: FaultState, thread: number): void {
-    Atomics.store(this.#words, at(number, THREAD), thread);
-    Atomics.store(this.#words, at(number, STATE), state);
+  announce(state: FaultState, thread: number): void {
+    const at = ANNOUNCED + (Atomics.add(this.#words, CALLS, 1) % MAX_ANNOUNCED) * 2;
+    Atomics.store(this.#words, at + 1, thread);
+    Atomics.store(this.#words, at, state);
     this.ring();
   }
 
   /** The threads that want something, with what; each is told once. Main thread. */
   *announced(): Generator<{ readonly state: FaultState; readonly thread: number }> {
-    for (let number = 0; number < this.plan.length; number++) {
-      const state = Atomics.exchange(this.#words, at(number, STATE), FAULT_STATES.none) as FaultState;
-      if (state !== FAULT_STATES.none) yield { state, thread: Atomics.load(this.#words, at(number, THREAD)) };
+    for (let at = ANNOUNCED; at < INSTANCES; at += 2) {
+      const state = Atomics.exchange(this.#words, at, FAULT_STATES.none) as FaultState;
+      if (state !== FAULT_STATES.none) yield { state, thread: Atomics.load(this.#words, at + 1) };
     }
   }
 
@@ -199,12 +203,8 @@ export class FaultBoard {
 
   /** Index of an instance's first word. */
   journalAt(instance: number): number {
-    return FAULTS + MAX_FAULTS * FAULT_WORDS + instance * JOURNAL_WORDS;
+    return INSTANCES + instance * JOURNAL_WORDS;
   }
-}
-
-function at(number: number, word: number): number {
-  return FAULTS + number * FAULT_WORDS + word;
 }
 
 /** The part of ECMAScript 2024 that the type library of 2023 does not know. */

@@ -44,12 +44,11 @@ export class Seat {
     return whenSettled(
       () => {
         if (taken === undefined) return work(context);
-        const { fault, number } = taken;
         const commit = (): unknown => {
           leave(); // from here on it may never end by itself: nobody need wait for it
-          return commitFault(fault, number, context as AnyContext, this.#board);
+          return commitFault(taken, context as AnyContext, this.#board);
         };
-        return struck({ fault, commit }, context, work);
+        return struck({ fault: taken, commit }, context, work);
       },
       done,
       leave,
