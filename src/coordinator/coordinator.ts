@@ -265,6 +265,10 @@ export class Coordinator implements AsyncDisposable {
 
   #check(call: LifecycleCall): void {
     void this.state; // a handover that was disposed of has made it normal
+    if (this.#handedOver?.spent === true) {
+      const text = `${call}() is not legal any more: the next kernel has taken over, so make a coordinator for its host`;
+      throw new KhoError('KHO_EINVAL', text, { call, phase: this.state });
+    }
     this.#lifecycle.check(call);
   }
 

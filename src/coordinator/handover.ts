@@ -253,6 +253,11 @@ export class Handover implements Disposable {
     };
   }
 
+  /** Whether the next kernel has taken over: {@link nextHost}. */
+  get spent(): boolean {
+    return this.#spent;
+  }
+
   /** Whether the memory was given back. */
   get released(): boolean {
     return this.#released;

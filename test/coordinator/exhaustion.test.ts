@@ -43,7 +43,11 @@ const many = (count: number): DriverOfText[] =>
 
 test('one driver more than the root page holds is refused and rolled back; as many as it holds are not', async () => {
   // 59 fit beside kexec-metadata and memblock: test/abi/root-page-limit.test.ts.
-  await expectRolledBack(many(80), { code: 'KHO_ENOMEM', message: expect.stringContaining('one page') });
+  await expectRolledBack(many(60), { code: 'KHO_ENOMEM', message: expect.stringContaining('one page') });
+  const host = new Host(SMALL_HOST);
+  await using coordinator = coordinatorOf(host, many(59));
+  using handover = await coordinator.handover();
+  expect(handover.record().drivers).toHaveLength(59);
 }, 120_000);
 
 test('more pages than the host has are refused before any driver runs', async () => {

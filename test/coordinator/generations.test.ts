@@ -308,6 +308,18 @@ describe('a handover', () => {
     await coordinator[Symbol.asyncDispose]();
   });
 
+  test('leaves a coordinator whose every call says that the next kernel has taken over', async () => {
+    const image = join(temporaryDirectory(), 'ram.img');
+    await using coordinator = coordinatorOf(new Host(HOST), [own({ claim: 1 })]);
+    const handover = await coordinator.handover();
+    await handover.writeImage(image);
+    handover.nextHost(await restoreImage({ image, arch: 'x86_64', drivers: handover.modules }));
+    await expect(coordinator.prepare()).rejects.toMatchObject({
+      code: 'KHO_EINVAL',
+      message: 'prepare() is not legal any more: the next kernel has taken over, so make a coordinator for its host',
+    });
+  });
+
   test('that was disposed of has no next host', async () => {
     const host = new Host(HOST);
     const { handover, report } = await handOver(host, []);
