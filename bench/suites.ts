@@ -43,4 +43,9 @@ export const SUITES: readonly { name: string; summary: string; load: () => Promi
     summary: 'preserved pages, the page allocator, words of physical memory',
     load: async () => (await import('./suites/memory.js')).memorySuite,
   },
+  {
+    name: 'late-writes',
+    summary: 'digests of frozen pages: what a page costs, and a blackout with and without them',
+    load: async () => (await import('./suites/late-writes.js')).lateWritesSuite,
+  },
 ];

@@ -1,4 +1,4 @@
-import { ONE_FDT_ROOM, profileNamed } from '../abi/index.js';
+import { profileNamed } from '../abi/index.js';
 import type { KexecImage } from '../arch/index.js';
 import { KhoError, type SerializedKhoError } from '../errors.js';
 import { ARENA_BYTES, Stage } from '../hashstage/index.js';
@@ -16,10 +16,11 @@ import {
 import type { Clock } from './clock.js';
 import type { Deadline } from './deadline.js';
 import type { HandoverEvents } from './events.js';
+import { FrozenDrivers } from './frozen-drivers.js';
 import { Handover } from './handover.js';
 import type { Host } from './host.js';
 import type { Interrupt } from './interrupt.js';
-import { readKexecFiles } from './kexec-files.js';
+import { kexecFileLoad } from './kexec-load.js';
 import { LateWrites } from './late-writes.js';
 import { LinkRenderer } from './link-renderer.js';
 import { declaredLoad, type ModeChoice } from './mode-choice.js';
@@ -34,7 +35,7 @@ import type { Reservations } from './reservations.js';
 import type { RollbackReport } from './rollback-report.js';
 import { StageRenderer } from './stage-renderer.js';
 import { SubBlobs } from './sub-blobs.js';
-import { KEXEC_LOAD_STEPS, type Phase, type Timeline, type TimelineRecorder } from './timeline.js';
+import type { Phase, Timeline, TimelineRecorder } from './timeline.js';
 import type { RunnerLane } from './work-group.js';
 import { WorkerRenderer } from './worker-renderer.js';
 
@@ -98,10 +99,7 @@ export class HandoverRun {
   /** What each instance's prepare returned. */
   readonly #prepared = new Map<number, unknown>();
   readonly #digests = new Map<number, SnapshotDigests>();
-  /** Instances whose freeze has succeeded, and was not undone. */
-  readonly #frozen = new Set<number>();
-  /** Drivers that were frozen early: by their index, so that it is known who was frozen twice. */
-  readonly #frozenEarly = new Set<number>();
+  readonly #frozen: FrozenDrivers;
   readonly #shutdownFailures: SerializedKhoError[] = [];
   #begun = false;
   #kexec: KexecImage | undefined;
@@ -122,6 +120,7 @@ export class HandoverRun {
     const { shards, instances } = registry;
     if (options.mode === 'subfdt') this.#shardFdts = ShardFdtTable.create(shards.length, instances.length);
     this.#early = EarlyBytes.create(shards.length);
+    this.#frozen = new FrozenDrivers(registry);
     this.#lateWrites = LateWrites.of(options.lateWrites ?? 'cancel', registry);
     this.#phases = new PhaseRunner({ ...parts, runId: this.#id });
   }
@@ -156,7 +155,7 @@ export class HandoverRun {
     );
     const lateWrites = this.#lateWrites;
     if (lateWrites) this.#recorder.step('prepare', 'touch the digests of pages', () => lateWrites.touch());
-    await this.#loadKexec();
+    this.#kexec = await kexecFileLoad(this.#host, this.#options, this.#reservations, this.#recorder);
     const description = this.#describeRun(epoch);
     await Promise.race([this.#onRunners((runner) => runner.attach(description)), this.#interrupt.promise]);
     this.#begun = true;
@@ -180,31 +179,9 @@ export class HandoverRun {
     await this.#phase('update', () => this.#run('update', plan, { onProgress: this.#reporter('update') }));
   }
 
-  /**
-   * What the arguments of a call on single drivers must be, before it begins. KHO_EBUSY for one that is frozen already;
-   * KHO_EINVAL for one to be frozen that comes after a driver which is not, and for one to be unfrozen that is not frozen, or
-   * that a frozen one comes after.
-   */
+  /** What the arguments of a call on single drivers must be, before it begins: the errors of {@link FrozenDrivers.check}. */
   checkCall(call: string, drivers: readonly number[]): void {
-    const { drivers: all } = this.#registry;
-    for (const index of drivers) {
-      const { name: driver = '', after = [] } = all[index] ?? {};
-      const isFrozen = this.#frozenEarly.has(index);
-      if (call !== 'unfreeze') {
-        if (isFrozen) throw new KhoError('KHO_EBUSY', `'${driver}' is frozen`, { driver, call });
-        const missing = after.find((other) => !drivers.includes(other) && !this.#frozenEarly.has(other));
-        if (call === 'update' || missing === undefined) continue;
-        const text = `'${driver}' comes after '${all[missing]?.name}', which must be frozen before it or with it`;
-        throw new KhoError('KHO_EINVAL', text, { driver, call });
-      }
-      if (!isFrozen) throw new KhoError('KHO_EINVAL', `'${driver}' is not frozen`, { driver, call });
-      const dependent = [...this.#frozenEarly].find(
-        (other) => !drivers.includes(other) && all[other]?.after.includes(index),
-      );
-      if (dependent === undefined) continue;
-      const text = `'${all[dependent]?.name}' comes after '${driver}' and is frozen; unfreeze it first`;
-      throw new KhoError('KHO_EINVAL', text, { driver, call });
-    }
+    this.#frozen.check(call, drivers);
   }
 
   /** Freezes drivers before the blackout, in parallel as far as `after` lets them; later they are skipped. */
@@ -212,26 +189,23 @@ export class HandoverRun {
     await this.#phase('early freeze', () =>
       this.#run('early freeze', forward(this.#registry, 'freeze', drivers), { onItem: this.#noteFrozen }),
     );
-    for (const driver of drivers) this.#frozenEarly.add(driver);
+    this.#frozen.addEarly(drivers);
   }
 
   /** Undoes {@link freezeEarly}. */
   async unfreeze(drivers: readonly number[]): Promise<void> {
     await this.#phase('early freeze', () => this.#run('early freeze', backward(this.#registry, 'unfreeze', drivers)));
-    for (const driver of drivers) {
-      this.#frozenEarly.delete(driver);
-      for (const instance of this.#registry.drivers[driver]?.instances ?? []) this.#frozen.delete(instance);
-    }
+    this.#frozen.release(drivers);
   }
 
-  /** The blackout begins, but for what is done when it is due: a phase then begins at once. */
+  /** The threads of the pool wait for the phases of the blackout, each of which then begins at once. */
   async standBy(): Promise<void> {
     // Other runs that share the pool wait until this one has jumped.
     await Promise.race([this.#onRunners((runner) => runner.standBy(this.#id)), this.#interrupt.promise]);
   }
 
   async freeze(): Promise<void> {
-    const left = this.#registry.drivers.flatMap(({ index }) => (this.#frozenEarly.has(index) ? [] : [index]));
+    const left = this.#registry.drivers.flatMap(({ index }) => (this.#frozen.early.has(index) ? [] : [index]));
     await this.#phase('freeze', () =>
       this.#run('freeze', forward(this.#registry, 'freeze', left), {
         onItem: this.#noteFrozen,
@@ -257,7 +231,7 @@ export class HandoverRun {
     const proceed = this.#options.onShutdownFailure === 'proceed';
     const steps = shutdownSteps(this.#registry, {
       proceed,
-      isDown: (driver) => this.#frozenEarly.has(driver),
+      isDown: (driver) => this.#frozen.early.has(driver),
       hasShutdown: (driver) => this.#has(driver, 'shutdown'),
     });
     let up = steps.filter(({ phase }) => phase === 'shutdown').length;
@@ -292,8 +266,8 @@ export class HandoverRun {
   }
 
   /**
-   * Looks for late writes, and puts the boot record's first page into place, by which a successor finds it all. Then come the digests of the frozen
-   * states, which are no part of the blackout.
+   * Looks for late writes, and puts the boot record's first page into place, by which a successor finds it all. Then come the
+   * digests of the frozen states, which are no part of the blackout.
    */
   async jump(): Promise<Handover> {
     const { deadline } = this.#parts;
@@ -323,7 +297,7 @@ export class HandoverRun {
       digests: this.#digests,
       recorder: this.#recorder,
       early: this.#early,
-      frozenEarly: this.#frozenEarly,
+      frozenEarly: this.#frozen.early,
       shutdownFailures: this.#shutdownFailures,
       ...(this.#lateWrites && { lateWrites: this.#lateWrites }),
     });
@@ -439,34 +413,6 @@ export class HandoverRun {
       });
     }
     return new StageRenderer(this.#stage, this.#host.memory, this.#recorder);
-  }
-
-  /**
-   * kexec_file_load(): kernel, initrd and boot record go into scratch, which nothing else uses. All but the record
-   * itself is written now; that one is what the jump is: until then no successor finds anything.
-   */
-  async #loadKexec(): Promise<void> {
-    const { arch, firmware, memory, options, scratch } = this.#host;
-    const { kexec } = this.#options;
-    const [read, load] = KEXEC_LOAD_STEPS;
-    const files = kexec && (await this.#recorder.stepAsync('prepare', read, () => readKexecFiles(kexec)));
-    this.#kexec = this.#recorder.step('prepare', files ? load : 'load the boot record', () => {
-      const image = arch.loadKexec({
-        firmware,
-        commandLine: kexec?.commandLine ?? options.cmdline,
-        root: this.#reservations.rooms?.root ?? { room: this.#options.fdtMax ?? ONE_FDT_ROOM },
-        scratch: scratch.areas,
-        ...files,
-      });
-      for (const segment of image.segments) {
-        if (segment !== image.record) memory.write(segment.address, segment.bytes);
-      }
-      // Cleared, and by that touched: what is made there is made in the blackout.
-      for (const { address, memorySize } of [image.record, ...(image.fdt ? [image.fdt.segment] : [])]) {
-        memory.fill(address, memorySize, 0);
-      }
-      return image;
-    });
   }
 
   #loaded(): KexecImage {
