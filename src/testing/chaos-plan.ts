@@ -71,7 +71,7 @@ const BUILT_IN: readonly { name: string; options: (random: Random) => unknown }[
 const HOSTED_BUILT_IN = 'kvm-vcpu';
 const MEMORY = 128 * 2 ** 20;
 /** Mode `sequential` costs a thread of its own for every run. */
-const OFTEN: readonly Mode[] = ['hash', 'hash', 'subfdt', 'hash', 'subfdt', 'sequential'];
+const OFTEN: readonly Mode[] = ['hash', 'subfdt', 'hash', 'subfdt', 'hash', 'subfdt', 'hash', 'hash', 'sequential'];
 /** Room for the one FDT of the series: their own default is larger than the scratch of so small a host. */
 const FDT_ROOM = 2 ** 20;
 /** Pages that even the smallest run has to reserve. */
@@ -116,7 +116,7 @@ function randomDrivers(random: Random): ChaosDriver[] {
   const drivers: ChaosDriver[] = [];
   const wanted = 1 + random.below(3);
   while (drivers.length < wanted) {
-    const driver = random.oneIn(6) ? builtIn(random) : pad(random);
+    const driver = random.oneIn(8) ? builtIn(random) : pad(random);
     if (drivers.some(({ name }) => name === driver.name)) {
       if (random.oneIn(2)) break;
       continue;
@@ -135,7 +135,7 @@ function builtIn(random: Random): ChaosDriver {
 
 function pad(random: Random): ChaosDriver {
   // A hosted driver costs a thread of its own, a third of a second: there are fewer of them.
-  const { name, hosted, use } = PADS[random.oneIn(6) ? 1 : 0] as (typeof PADS)[number];
+  const { name, hosted, use } = PADS[random.oneIn(8) ? 1 : 0] as (typeof PADS)[number];
   const options = {
     shards: 1 + random.below(3),
     pages: 1 + random.below(5),
@@ -219,7 +219,7 @@ function randomFault(random: Random, drivers: readonly ChaosDriver[]): Fault {
 function randomKind(random: Random, callback: FaultCallback, hosted: boolean): FaultKind {
   for (;;) {
     const kind = pick(random, FAULT_KINDS);
-    if (DEADLY_KINDS.has(kind) && !random.oneIn(kind === 'out of memory' ? 6 : 2)) continue;
+    if (DEADLY_KINDS.has(kind) && !random.oneIn(kind === 'out of memory' ? 8 : 3)) continue;
     if (kind === 'late write' && !hosted) continue;
     if (impossible(kind, callback) === undefined) return kind;
   }
