@@ -40,6 +40,7 @@ export interface ChaosPlan {
 /** A driver that chaos may use, or that the user's scenario has. */
 export interface ChaosDriver {
   readonly name: string;
+  readonly hosted: boolean;
   readonly entry: DriverToTest;
 }
 
@@ -50,15 +51,15 @@ export interface ChaosScenario {
   readonly mode?: Mode;
   readonly workers?: number;
   readonly drivers: readonly DriverRegistration[];
-  /** Names of the drivers, in the order of the entries. */
-  readonly names: readonly string[];
+  /** What the drivers are, in the order of the entries. */
+  readonly described: readonly { readonly name: string; readonly hosted: boolean }[];
 }
 
 const own = (origin: string) => ({ origin, url: new URL(`./drivers/${origin}.js`, import.meta.url).href });
 /** Often the small ones of our own: a run is to take no longer than its faults do. */
-const PADS: readonly { name: string; use: DriverToTest['use'] }[] = [
-  { name: 'pad', use: own('pad') },
-  { name: 'live-pad', use: own('live-pad') },
+const PADS = [
+  { name: 'pad', hosted: false, use: own('pad') },
+  { name: 'live-pad', hosted: true, use: own('live-pad') },
 ];
 const BUILT_IN: readonly { name: string; options: (random: Random) => unknown }[] = [
   { name: 'netdevsim', options: (random) => ({ queues: 1 + random.below(20) }) },
@@ -67,9 +68,10 @@ const BUILT_IN: readonly { name: string; options: (random: Random) => unknown }[
   { name: 'kvm-vcpu', options: () => ({}) },
   { name: 'ftrace', options: () => ({ cpus: 2, pages: 2 }) },
 ];
+const HOSTED_BUILT_IN = 'kvm-vcpu';
 const MEMORY = 128 * 2 ** 20;
 /** Mode `sequential` costs a thread of its own for every run. */
-const OFTEN: readonly Mode[] = ['hash', 'hash', 'subfdt', 'hash', 'subfdt', 'sequential'];
+const OFTEN: readonly Mode[] = ['hash', 'subfdt', 'hash', 'subfdt', 'hash', 'subfdt', 'hash', 'hash', 'sequential'];
 /** Room for the one FDT of the series: their own default is larger than the scratch of so small a host. */
 const FDT_ROOM = 2 ** 20;
 /** Pages that even the smallest run has to reserve. */
@@ -114,38 +116,38 @@ function randomDrivers(random: Random): ChaosDriver[] {
   const drivers: ChaosDriver[] = [];
   const wanted = 1 + random.below(3);
   while (drivers.length < wanted) {
-    const driver = random.oneIn(6) ? builtIn(random) : pad(random);
+    const driver = random.oneIn(8) ? builtIn(random) : pad(random);
     if (drivers.some(({ name }) => name === driver.name)) {
       if (random.oneIn(2)) break;
       continue;
     }
     const after = drivers.filter(() => random.oneIn(2)).map(({ name }) => name);
     const entry = { ...driver.entry, count: 1 + random.below(3), after, priority: random.below(2) };
-    drivers.push({ name: driver.name, entry });
+    drivers.push({ ...driver, entry });
   }
   return drivers;
 }
 
 function builtIn(random: Random): ChaosDriver {
   const { name, options } = pick(random, BUILT_IN);
-  return { name, entry: { use: name, options: options(random) } };
+  return { name, hosted: name === HOSTED_BUILT_IN, entry: { use: name, options: options(random) } };
 }
 
 function pad(random: Random): ChaosDriver {
   // A hosted driver costs a thread of its own, a third of a second: there are fewer of them.
-  const { name, use } = PADS[random.oneIn(6) ? 1 : 0] as (typeof PADS)[number];
+  const { name, hosted, use } = PADS[random.oneIn(8) ? 1 : 0] as (typeof PADS)[number];
   const options = {
     shards: 1 + random.below(3),
     pages: 1 + random.below(5),
     nodes: random.below(6),
     forgetful: random.oneIn(4),
   };
-  return { name, entry: { use, options } };
+  return { name, hosted, entry: { use, options } };
 }
 
-function scenarioDrivers({ drivers, names }: ChaosScenario): ChaosDriver[] {
+function scenarioDrivers({ drivers, described }: ChaosScenario): ChaosDriver[] {
   return drivers.map(({ module, count, options, after, priority }, index) => ({
-    name: names[index] ?? module.origin,
+    ...(described[index] ?? { name: module.origin, hosted: false }),
     entry: { use: module, count, options, after, priority },
   }));
 }
@@ -200,9 +202,9 @@ function randomFaults(random: Random, drivers: readonly ChaosDriver[]): Fault[] 
 }
 
 function randomFault(random: Random, drivers: readonly ChaosDriver[]): Fault {
-  const { name, entry } = pick(random, drivers);
+  const { name, hosted, entry } = pick(random, drivers);
   const callback = pick(random, FAULT_CALLBACKS);
-  const fault = randomKind(random, callback);
+  const fault = randomKind(random, callback, hosted);
   return {
     driver: name,
     callback,
@@ -214,10 +216,11 @@ function randomFault(random: Random, drivers: readonly ChaosDriver[]): Fault {
 }
 
 /** A thread that is lost takes long to replace, and filling a heap longer: so these are done less often. */
-function randomKind(random: Random, callback: FaultCallback): FaultKind {
+function randomKind(random: Random, callback: FaultCallback, hosted: boolean): FaultKind {
   for (;;) {
     const kind = pick(random, FAULT_KINDS);
-    if (DEADLY_KINDS.has(kind) && !random.oneIn(kind === 'out of memory' ? 6 : 2)) continue;
+    if (DEADLY_KINDS.has(kind) && !random.oneIn(kind === 'out of memory' ? 8 : 3)) continue;
+    if (kind === 'late write' && !hosted) continue;
     if (impossible(kind, callback) === undefined) return kind;
   }
 }

@@ -32,9 +32,13 @@ export async function chaosScenario(plan: RunPlan): Promise<{ scenario: ChaosSce
     throw new KhoError('KHO_EIMAGE', `without any fault the scenario is not restored: ${failure.message}`);
   }
   const limit = Math.max(CHAOS_RUN_LIMIT_MS, PATIENCE * (performance.now() - start));
-  const names = entries.map(({ use }) => {
+  const described = entries.map(({ use }) => {
     const { url } = faultyModule(testedModule(use));
-    return outcome.record.drivers.find(({ module }) => module.url === url)?.name ?? use.origin;
+    const { name, hosted } = outcome.record.drivers.find(({ module }) => module.url === url) ?? {
+      name: use.origin,
+      hosted: false,
+    };
+    return { name, hosted };
   });
-  return { scenario: { host, plan: taken, drivers, names }, limit };
+  return { scenario: { host, plan: taken, drivers, described }, limit };
 }

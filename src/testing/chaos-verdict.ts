@@ -26,6 +26,7 @@ const CODES: Partial<Record<FaultKind, readonly KhoErrorCode[]>> = {
   'foreign free': ['KHO_EPERM'],
   'foreign unpreserve': ['KHO_EPERM'],
   'foreign write': ['KHO_EPERM'],
+  'late write': ['KHO_EDIGEST'],
   // What they write may also be more than the driver then has room for.
   collision: ['KHO_EEXIST', 'KHO_ENOSPC'],
   'sibling names': ['KHO_EINVAL', 'KHO_ENOSPC'],

@@ -1,6 +1,6 @@
 import { resourceLimits, threadId } from 'node:worker_threads';
 import { physicalAddress } from '../memblock/index.js';
-import type { MemoryWriter, PrepareContext, RestoreContext, ShardAccess } from '../workers/driver.js';
+import type { DmaWindow, MemoryWriter, PrepareContext, RestoreContext, ShardAccess } from '../workers/driver.js';
 import type { Fault } from './fault.js';
 import { FAULT_STATES, type FaultBoard } from './fault-board.js';
 
@@ -18,6 +18,8 @@ const MANY = 1_000_000;
 /** A limit of old space above which filling the heap would harm the machine rather than the thread. */
 const HEAP_LIMIT_MB = 256;
 
+/** Of a page, so many bytes change. */
+const LATE_BYTES = 64;
 /** How long a callback goes on after it has asked for an abort: in that time the main thread mostly does it. */
 const ABORT_MS = 5;
 
@@ -25,9 +27,14 @@ const never = (): Promise<never> => new Promise(() => {});
 
 /**
  * Does what a fault says, on the driver's own thread. It may throw, reject, or not come back at all; if it returns, the
- * harm shows elsewhere, and the callback goes on.
+ * harm shows elsewhere, and the callback goes on. `window` is that of the instance's device, if it has one.
  */
-export function commitFault(fault: Fault, context: AnyContext, board: FaultBoard): unknown {
+export function commitFault(
+  fault: Fault,
+  context: AnyContext,
+  board: FaultBoard,
+  window: DmaWindow | undefined,
+): unknown {
   const { fault: kind, callback, driver } = fault;
   const text = `injected: ${kind} in ${callback} of ${driver}`;
   switch (kind) {
@@ -63,6 +70,9 @@ export function commitFault(fault: Fault, context: AnyContext, board: FaultBoard
     case 'unclaimed':
     case 'double claim':
       return undefined; // what the callback returns, or what its context does: see wrapDriver()
+    case 'late write':
+      if (window === undefined) throw new Error(`${text}: only a hosted driver that has preserved pages can do it`);
+      return window.fill(0, Math.min(window.size, LATE_BYTES), 0xee);
     default:
       return misuse(fault, context);
   }

@@ -41,6 +41,7 @@ const GIVES_BACK: ReadonlySet<FaultCallback> = new Set(['prepare', 'serialize', 
  * | `out of memory` | the heap is filled until the thread's limit ends it (needs `resourceLimits`) |
  * | `too many bytes`, `too many nodes`, `too many pages` | more than the shard declared |
  * | `foreign free`, `foreign unpreserve`, `foreign write` | of pages that are another's |
+ * | `late write` | the device of a hosted driver writes to a preserved page after it was frozen |
  * | `collision` | a property that is there already, from another shard if there is one |
  * | `sibling names` | `x` and `x@1` below one node: libfdt cannot tell them apart |
  * | `not cloneable` | `prepare` returns what cannot go to another thread |
@@ -64,6 +65,7 @@ export const FAULT_KINDS = [
   'foreign free',
   'foreign unpreserve',
   'foreign write',
+  'late write',
   'collision',
   'sibling names',
   'not cloneable',
@@ -125,6 +127,8 @@ export function impossible(kind: FaultKind, callback: FaultCallback): string | u
       return only(GIVES_BACK, 'gives pages back');
     case 'foreign write':
       return only(new Set(['prepare', 'freeze', 'shutdown', 'serialize']), 'writes memory');
+    case 'late write':
+      return callback === 'serialize' ? undefined : `memory that ${callback} writes is not frozen yet, or not any more`;
     case 'not cloneable':
       return callback === 'prepare' ? undefined : `what ${callback} returns stays on its thread`;
     case 'unclaimed':

@@ -1,3 +1,5 @@
+import type { PageRange } from '../memblock/index.js';
+import type { DmaWindow, PrepareContext } from '../workers/driver.js';
 import { type AnyContext, commitFault } from './commit-fault.js';
 import type { Fault, FaultCallback } from './fault.js';
 import type { FaultBoard } from './fault-board.js';
@@ -11,6 +13,9 @@ export class Seat {
   readonly #driver: string;
   readonly #instance: string;
   readonly #index: number | undefined;
+
+  /** What the instance's device can write to, for faults that want it to. */
+  #window: DmaWindow | undefined;
 
   /** `journal` and `index` are absent in the successor. */
   constructor(board: FaultBoard, driver: string, instance: string, index?: number, journal?: number) {
@@ -43,16 +48,30 @@ export class Seat {
     };
     return whenSettled(
       () => {
-        if (taken === undefined) return work(context);
+        if (taken === undefined) return work(this.#withDevice(callback, context));
         const commit = (): unknown => {
           leave(); // from here on it may never end by itself: nobody need wait for it
-          return commitFault(taken, context as AnyContext, this.#board);
+          return commitFault(taken, context as AnyContext, this.#board, this.#window);
         };
         return struck({ fault: taken, commit }, context, work);
       },
       done,
       leave,
     );
+  }
+
+  /** Where a late write is planned, prepare opens the device's window to the first pages that it preserves. */
+  #withDevice<C extends object>(callback: FaultCallback, context: C): C {
+    const isPlanned = this.#board.plan.some(({ fault, driver }) => fault === 'late write' && driver === this.#driver);
+    const { preserve, dma } = context as Partial<PrepareContext<unknown, unknown>>;
+    if (!isPlanned || callback !== 'prepare' || preserve === undefined || dma === undefined) return context;
+    this.#window = undefined;
+    return overridden(context, {
+      preserve: (pages: PageRange) => {
+        preserve.call(context, pages);
+        this.#window ??= dma.call(context, pages);
+      },
+    });
   }
 }
 

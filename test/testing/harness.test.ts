@@ -73,6 +73,13 @@ test.each(['reject', 'never', 'rejection', 'uncaught'] as const)('%s in a callba
   harness.assertHandedOver(await harness.handover());
 });
 
+test('a device that writes after it was frozen is found at the jump', async () => {
+  await using harness = await create();
+  harness.inject({ driver: 'live-pad', callback: 'serialize', fault: 'late write' });
+  harness.assertRolledBack(await harness.handover(), { code: 'KHO_EDIGEST', driver: 'live-pad', phase: 'jump' });
+  harness.assertHandedOver(await harness.handover());
+});
+
 test('an abort while a callback runs', async () => {
   await using harness = await create();
   harness.inject({ driver: 'pad', callback: 'freeze', fault: 'abort' });
