@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { PROFILE_NAMES } from '../abi/index.js';
 import {
   LATE_WRITE_POLICIES,
+  OVERRUN_POLICIES,
   phaseTimes,
   readRecord,
   SHUTDOWN_FAILURE_POLICIES,
@@ -19,7 +20,7 @@ import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { printProfiles } from './profiles-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
-import { ARCHES, checkedBudget, checkedFdtMax, MODES, OVERRUN_POLICIES, WORKERS_MAX } from './scenario-schema.js';
+import { ARCHES, checkedBudget, checkedFdtMax, MODES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
 import { verifyOutput } from './verify-command.js';
 

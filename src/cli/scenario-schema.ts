@@ -4,6 +4,7 @@ import {
   BUDGETED_PHASES,
   type BudgetedPhase,
   LATE_WRITE_POLICIES,
+  OVERRUN_POLICIES,
   SHUTDOWN_FAILURE_POLICIES,
   TRIGGERS,
 } from '../coordinator/plan.js';
@@ -37,7 +38,6 @@ export const WORKERS_MAX = 1024;
 export const ARCHES = ['x86_64'] as const;
 /** What `mode` may be. */
 export const MODES = ['auto', ...REAL_MODES] as const;
-export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
 
 /** Every schema's `error` is what would be right; {@link describeIssue} puts what was found before it. */
 const wholeNumber = (min: number, max: number) => {

@@ -1,6 +1,7 @@
 import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { MODES } from '../workers/index.js';
+import { checkOptions } from './check-options.js';
 import { type Clock, SYSTEM_CLOCK } from './clock.js';
 import { CALLBACK_LIMIT_MS, type CoordinatorOptions, GRACE_MS, type HandoverOptions } from './coordinator-options.js';
 import { Deadline } from './deadline.js';
@@ -59,15 +60,19 @@ export class Coordinator implements AsyncDisposable {
   /** Ends what is under way, also before there is a run. */
   #interrupt: Interrupt | undefined;
   #underWay: Promise<unknown> | undefined;
+  /** A whole handover that is under way, also between two of its calls. */
+  #whole: Promise<Handover> | undefined;
+  #disposed = false;
   #lastRollback: RollbackReport | undefined;
   /** The last handover that came about; it holds the host's memory until it is disposed of. */
   #handedOver: Handover | undefined;
 
   /**
-   * KHO_EINVAL for a profile that is not known, or a room that no FDT can have; KHO_EOPNOTSUPP for a kernel to load where
-   * none speaks the profile.
+   * KHO_EINVAL for a profile that is not known, a room that no FDT can have, and an option that is none of its values, with
+   * the field; KHO_EOPNOTSUPP for a kernel to load where none speaks the profile.
    */
   constructor(host: Host, options: CoordinatorOptions) {
+    checkOptions(options);
     this.#profile = profileNamed(options.profile);
     this.#fdtMax = options.fdtMax ?? ONE_FDT_ROOM;
     if (options.mode === 'subfdt' && this.#profile.form === 'one-fdt') {
@@ -78,12 +83,6 @@ export class Coordinator implements AsyncDisposable {
     if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
     const isOneFdt = this.#profile.form === 'one-fdt';
     this.#modes = new ModeLearner(options, isOneFdt ? MODES.filter((mode) => mode !== 'subfdt') : MODES);
-    for (const field of ['callbackLimit', 'grace'] as const) {
-      const value = options[field];
-      if (value !== undefined && !(value > 0)) {
-        throw new KhoError('KHO_EINVAL', `${field} is ${value}, expected milliseconds, more than 0`, { field });
-      }
-    }
     this.host = host;
     this.#options = options;
     this.#clock = options.clock ?? SYSTEM_CLOCK;
@@ -132,9 +131,12 @@ export class Coordinator implements AsyncDisposable {
   /** Adds instances of a driver; in state `normal`. Order matters: it is the order in which state is laid out. */
   register(registration: DriverRegistration): this {
     this.#check('register');
-    const { count, budget } = registration;
+    const { count, budget, priority } = registration;
     if (!Number.isSafeInteger(count) || count < 0) {
       throw new KhoError('KHO_EINVAL', `count is ${count}, expected a whole number`, { field: 'count' });
+    }
+    if (!Number.isFinite(priority)) {
+      throw new KhoError('KHO_EINVAL', `priority is ${priority}, expected a number`, { field: 'priority' });
     }
     if (budget !== undefined && !(budget > 0)) {
       throw new KhoError('KHO_EINVAL', `budget is ${budget}, expected milliseconds, more than 0`, { field: 'budget' });
@@ -152,6 +154,16 @@ export class Coordinator implements AsyncDisposable {
    * are in the error's `cause`.
    */
   async handover(options: HandoverOptions = {}): Promise<Handover> {
+    this.#check('prepare');
+    this.#whole = this.#allOfIt(options);
+    try {
+      return await this.#whole;
+    } finally {
+      this.#whole = undefined;
+    }
+  }
+
+  async #allOfIt(options: HandoverOptions): Promise<Handover> {
     await this.prepare(options);
     const early = this.#open?.run.registry.drivers.filter(({ freezeEarly }) => freezeEarly).map(({ name }) => name);
     if (early !== undefined && early.length > 0) await this.freezeEarly(early);
@@ -246,10 +258,11 @@ export class Coordinator implements AsyncDisposable {
    * which rejects with `reason` (default KHO_ECANCELED) when all is rolled back.
    */
   async cancel(reason = new KhoError('KHO_ECANCELED', 'the handover was cancelled')): Promise<RollbackReport> {
-    if (this.#underWay !== undefined) {
+    const underWay = this.#whole ?? this.#underWay;
+    if (underWay !== undefined) {
       this.#interrupt?.end(reason);
       const before = this.#lastRollback;
-      await this.#underWay.catch(() => {});
+      await underWay.catch(() => {});
       // What was under way may have been done before it could be interrupted.
       if (this.#lastRollback !== before && this.#lastRollback !== undefined) return this.#lastRollback;
     }
@@ -259,11 +272,13 @@ export class Coordinator implements AsyncDisposable {
 
   /** Rolls back what is under way, and ends the threads. What was handed over stays. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#underWay !== undefined || this.#open !== undefined) await this.cancel().catch(() => {});
+    if ((this.#whole ?? this.#underWay ?? this.#open) !== undefined) await this.cancel().catch(() => {});
+    this.#disposed = true;
     await this.#lanes[Symbol.asyncDispose]();
   }
 
   #check(call: LifecycleCall): void {
+    if (this.#disposed) throw new KhoError('KHO_EINVAL', `${call}(): the coordinator was disposed of`, { call });
     void this.state; // a handover that was disposed of has made it normal
     if (this.#handedOver?.spent === true) {
       const text = `${call}() is not legal any more: the next kernel has taken over, so make a coordinator for its host`;

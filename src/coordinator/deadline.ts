@@ -47,7 +47,8 @@ export class Deadline implements Disposable {
 
   constructor(parts: DeadlineParts) {
     this.#parts = parts;
-    this.#cancels = parts.budget?.onOverrun === 'cancel';
+    // A driver may have a budget where the run has none.
+    this.#cancels = parts.budget?.onOverrun !== 'ignore';
   }
 
   /** Milliseconds between two calls of {@link progress}, so that they come in time; undefined if nobody needs them. */

@@ -69,7 +69,8 @@ export class Lifecycle {
   /** KHO_EBUSY while another call is under way; KHO_EINVAL if the state does not allow it. Both say what is legal now. */
   check(call: LifecycleCall): void {
     if (this.#under !== undefined) {
-      const text = `${call}() is not legal while ${this.#under}() is under way; legal now: cancel`;
+      const legal = this.#under === 'cancel' ? 'nothing, until it is done' : 'cancel';
+      const text = `${call}() is not legal while ${this.#under}() is under way; legal now: ${legal}`;
       throw new KhoError('KHO_EBUSY', text, { call, phase: this.#state });
     }
     if (TRANSITIONS[call].from.includes(this.#state)) return;

@@ -25,7 +25,8 @@ export interface HostOptions {
 }
 
 /** What happens when the blackout overruns its budget. */
-export type OverrunPolicy = 'cancel' | 'ignore';
+export const OVERRUN_POLICIES = ['cancel', 'ignore'] as const;
+export type OverrunPolicy = (typeof OVERRUN_POLICIES)[number];
 
 /** The phases that can have a budget of their own. */
 export const BUDGETED_PHASES = ['prepare', 'shutdown', 'freeze', 'serialize', 'finalize', 'jump'] as const;

@@ -164,6 +164,29 @@ describe('the state machine', () => {
     expect(host.pages.statistics()).toEqual(free);
   });
 
+  test.each<LifecycleState>(['prepared', 'frozen', 'serialized', 'finalized'])(
+    'cancel() between two calls of a handover, in state %s, has it reject with the reason',
+    async (state) => {
+      const log = new SharedLog();
+      await using coordinator = coordinatorOf([{ name: 'one' }], log);
+      let cancelled: Promise<unknown> | undefined;
+      coordinator.events.on('state', ({ to }) => {
+        if (to === state) cancelled = coordinator.cancel();
+      });
+      await expect(coordinator.handover()).rejects.toMatchObject({ code: 'KHO_ECANCELED' });
+      expect(await cancelled).toBe(coordinator.lastRollback);
+      expect(coordinator.state).toBe('normal');
+      expect(host.pages.statistics()).toEqual(free);
+    },
+  );
+
+  test('a coordinator that was disposed of says so', async () => {
+    const coordinator = coordinatorOf([{ name: 'one' }], new SharedLog());
+    await coordinator[Symbol.asyncDispose]();
+    await expect(coordinator.handover()).rejects.toMatchObject({ code: 'KHO_EINVAL', message: /was disposed of/ });
+    await coordinator[Symbol.asyncDispose]();
+  });
+
   test('disposing of a coordinator rolls back what it has prepared', async () => {
     const log = new SharedLog();
     const coordinator = coordinatorOf([{ name: 'one' }], log);
