@@ -163,6 +163,7 @@ export class RunState {
   }
 
   #callback(phase: CallbackTask['phase'], item: number): unknown {
+    this.#checkAlive(phase, item);
     switch (phase) {
       case 'create':
         this.#createLive(item);
@@ -358,12 +359,23 @@ export class RunState {
     return sink;
   }
 
+  /**
+   * KHO_EWORKER for a hosted driver whose thread has been replaced, perhaps while nobody asked anything of it: what it had is
+   * gone, even if its callbacks never look. Undoing goes on: there is memory to give back.
+   */
+  #checkAlive(phase: CallbackTask['phase'], item: number): void {
+    if (phase === 'create' || phase === 'unfreeze' || phase === 'cancel' || phase === 'check') return;
+    const index = phase === 'serialize' ? this.#shard(item).instance : item;
+    const instance = this.#instance(index);
+    if (this.#driver(instance).hosted === true && !this.#live.has(this.#liveKey(index))) throw lost(instance);
+  }
+
   /** KHO_EWORKER if it was a live one, and its thread is gone. */
   #state(item: number, instance: InstanceDescription): unknown {
     if (this.#driver(instance).hosted !== true) return this.#create(instance, item);
     const key = this.#liveKey(item);
     if (this.#live.has(key)) return this.#live.get(key);
-    throw new KhoError('KHO_EWORKER', `the state of ${instance.name} was lost with its thread`);
+    throw lost(instance);
   }
 
   #create(instance: InstanceDescription, item = this.description.instances.indexOf(instance)): unknown {
@@ -419,6 +431,10 @@ export class RunState {
 
 /** The phases whose callbacks may wait, one an instance. */
 type LifecyclePhase = Exclude<CallbackTask['phase'], 'create' | 'serialize' | 'check' | 'snapshot'>;
+
+function lost({ name }: InstanceDescription): KhoError {
+  return new KhoError('KHO_EWORKER', `the state of ${name} was lost with its thread`);
+}
 
 /** KHO_EINVAL unless it says where the raw blob is. */
 function assertRawPrepared(result: unknown): asserts result is RawPrepared {

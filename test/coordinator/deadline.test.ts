@@ -145,6 +145,12 @@ const HELD = `async freeze(ctx) {
   while (Atomics.load(new Int32Array(ctx.options.log), 1000) === 0) await wait(2);
 },`;
 
+/** Both instances are in it: while one has not begun, the pace of the phase says that it takes longer. */
+async function untilBothFreeze(log: SharedLog): Promise<void> {
+  await until(log, 'in freeze tested0');
+  await until(log, 'in freeze tested1');
+}
+
 describe('a budget', () => {
   const attempt = async (budget: Budget, advance: number, options: Options = {}) => {
     const log = new SharedLog();
@@ -152,7 +158,7 @@ describe('a budget', () => {
     await using coordinator = coordinatorOf(HELD, log, clock, { budget, grace: 10_000, ...options });
     const handover = coordinator.handover();
     handover.catch(() => {});
-    await until(log, 'in freeze');
+    await untilBothFreeze(log);
     clock.advance(advance);
     await new Promise((resolve) => setImmediate(resolve));
     Atomics.store(new Int32Array(log.buffer), 1000, 1);
@@ -228,7 +234,7 @@ describe('a forecast', () => {
     await using coordinator = coordinatorOf(HELD, log, clock, { budget, earlier, grace: 10_000 });
     const handover = coordinator.handover();
     handover.catch(() => {});
-    await until(log, 'in freeze');
+    await untilBothFreeze(log);
     clock.advance(20); // of 80; 63 are to come after freeze
     Atomics.store(new Int32Array(log.buffer), 1000, 1);
     await expect(handover).rejects.toMatchObject({

@@ -227,6 +227,26 @@ describe('a hosted driver', () => {
     expect(countOf(log.lines, 'unfreeze')).toBe(2);
   });
 
+  test.each(['hash', 'sequential'] as const)(
+    'whose thread dies while nobody asks anything of it has failed, even if it never looks at its state; mode %s',
+    async (mode) => {
+      const log = new SharedLog();
+      const dies = `prepare(ctx) {
+        setTimeout(() => { log(ctx, 'dying'); throw new Error('left behind') }, 20);
+      },
+      snapshot: () => 1,`;
+      await using coordinator = coordinatorOf([{ name: 'idle', body: dies, hosted: true }], log, { mode });
+      await coordinator.prepare();
+      for (let tries = 0; countOf(log.lines, 'dying') === 0; tries++) {
+        if (tries > 4000) throw new Error('the timer did not fire');
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      await expect(coordinator.freeze()).rejects.toMatchObject({ code: 'KHO_EWORKER', details: { driver: 'idle' } });
+      expect(coordinator.state).toBe('normal');
+      expect(host.pages.statistics()).toEqual(free);
+    },
+  );
+
   test('is made anew after a handover', async () => {
     const log = new SharedLog();
     await using coordinator = coordinatorOf([{ name: 'live', body, hosted: true }], log);
