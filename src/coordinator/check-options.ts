@@ -13,21 +13,26 @@ export function checkOptions(options: CoordinatorOptions): void {
   oneOf('trigger', options.trigger, TRIGGERS);
   oneOf('onShutdownFailure', options.onShutdownFailure, SHUTDOWN_FAILURE_POLICIES);
   oneOf('lateWrites', options.lateWrites, LATE_WRITE_POLICIES);
+  if (!(Number.isInteger(options.workers) && options.workers > 0 && options.workers <= 1024)) {
+    throw invalid('workers', options.workers, 'a whole number from 1 to 1024');
+  }
   if (!Number.isSafeInteger(options.seed)) throw invalid('seed', options.seed, 'a whole number');
   milliseconds('callbackLimit', options.callbackLimit);
   milliseconds('grace', options.grace);
   if (budget === undefined) return;
+  if (typeof budget !== 'object' || budget === null) throw invalid('budget', budget, '{ blackout, onOverrun }');
   oneOf('budget.onOverrun', budget.onOverrun, OVERRUN_POLICIES);
   if (budget.onOverrun === undefined) throw invalid('budget.onOverrun', undefined, OVERRUN_POLICIES.join(' or '));
   milliseconds('budget.blackout', budget.blackout);
   for (const [phase, limit] of Object.entries(budget.phases ?? {})) {
-    oneOf('budget.phases', phase, BUDGETED_PHASES);
+    oneOf('a field of budget.phases', phase, BUDGETED_PHASES, 'budget.phases');
     milliseconds(`budget.phases.${phase}`, limit);
   }
 }
 
-function oneOf(field: string, value: string | undefined, values: readonly string[]): void {
-  if (value !== undefined && !values.includes(value)) throw invalid(field, value, `one of ${values.join(', ')}`);
+function oneOf(what: string, value: string | undefined, values: readonly string[], field = what): void {
+  if (value === undefined || values.includes(value)) return;
+  throw new KhoError('KHO_EINVAL', `${what} is ${value}, expected one of ${values.join(', ')}`, { field });
 }
 
 function milliseconds(field: string, value: number | undefined): void {

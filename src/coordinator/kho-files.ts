@@ -20,6 +20,9 @@ function kstrtoull(text: string): number | undefined {
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
+const notWritable = (file: string): KhoError =>
+  new KhoError('KHO_EPERM', `the file ${file} cannot be written, or is not there`, { file });
+
 const invalid = (file: string, text: string): KhoError =>
   new KhoError('KHO_EINVAL', `${JSON.stringify(text)} cannot be written to ${file}`, { file });
 
@@ -154,6 +157,7 @@ export class KhoSysfs extends KhoFiles {
   /** See the table above. */
   async write(file: 'active' | 'dt_max', text: string): Promise<void> {
     await this.exclusive(async () => {
+      if (file !== 'active' && file !== 'dt_max') throw notWritable(file);
       if (file === 'dt_max') {
         this.setRoom(file, text);
         return;
@@ -210,6 +214,7 @@ export class KhoDebugfs extends KhoFiles {
   /** See the table above. */
   async write(file: 'finalize' | 'fdt_max', text: string): Promise<void> {
     await this.exclusive(async () => {
+      if (file !== 'finalize' && file !== 'fdt_max') throw notWritable(file);
       if (file === 'fdt_max') {
         this.setRoom(file, text);
         return;

@@ -1,5 +1,6 @@
 /** The successor's process: gets a {@link SuccessorInput} as its only message, and answers once. */
 import { writeSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
 import { restoreImage, type SuccessorInput, type SuccessorStep } from './restore.js';
 import { STEPS_FD } from './start-successor.js';
@@ -14,8 +15,14 @@ process.once('message', (input: SuccessorInput) => {
     .then((answer) => process.send?.(answer, () => process.exit(0)));
 });
 
-// Who was to get the answer is gone, killed perhaps: nobody else would end this process.
+// Who was to get the answer is gone, killed perhaps: nobody else would end this process. A driver that never gives the loop
+// back would keep that from being heard; so a thread looks who the parent is, once a second, and ends the process from outside.
 process.once('disconnect', () => process.exit(1));
+new Worker(
+  `const parent = process.ppid;
+   setInterval(() => { if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL'); }, 1000);`,
+  { eval: true },
+).unref();
 
 /** A line of the parent's: written at once, because the code that follows may never give the loop back. */
 function tell(step: SuccessorStep): void {

@@ -14,7 +14,7 @@ import { KhoError } from '../errors.js';
 import { startSuccessor } from '../successor/index.js';
 import type { DriverModule } from '../workers/index.js';
 import { testedModule } from './driver-to-test.js';
-import { type Fault, impossible } from './fault.js';
+import { FAULT_CALLBACKS, FAULT_KINDS, type Fault, impossible } from './fault.js';
 import { FaultBoard } from './fault-board.js';
 import { FaultWatch } from './fault-watch.js';
 import { faultyModule } from './faulty-module.js';
@@ -141,6 +141,9 @@ export class HandoverHarness implements AsyncDisposable {
    * with the reason.
    */
   inject(fault: Fault): this {
+    // One that is misspelt would never strike, and the test that wants it would prove nothing.
+    known('fault', fault.fault, FAULT_KINDS);
+    known('callback', fault.callback, FAULT_CALLBACKS);
     const why = impossible(fault.fault, fault.callback);
     if (why !== undefined) throw failure(`there is no fault '${fault.fault}' in ${fault.callback}: ${why}`);
     this.#board.add(fault);
@@ -316,4 +319,8 @@ function failure(message: string, cause?: unknown): AssertionError {
   const error = new AssertionError({ message });
   if (cause !== undefined) error.cause = cause;
   return error;
+}
+
+function known(what: string, value: string, values: readonly string[]): void {
+  if (!values.includes(value)) throw failure(`there is no ${what} '${value}'; there are ${values.join(', ')}`);
 }

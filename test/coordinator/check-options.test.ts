@@ -9,6 +9,8 @@ const PLAN = { mode: 'hash', workers: 1, seed: 1, profile: 'kho-v4' } as const;
 const WRONG: [string, object][] = [
   ['mode', { mode: 'zz' }],
   ['trigger', { trigger: 'bogus' }],
+  ['workers', { workers: 0 }],
+  ['budget', { budget: null }],
   ['onShutdownFailure', { onShutdownFailure: 'x' }],
   ['lateWrites', { lateWrites: 'bogus' }],
   ['seed', { seed: Number.NaN }],

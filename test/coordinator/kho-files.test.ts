@@ -93,6 +93,14 @@ describe('/sys/kernel/kho of series v4', () => {
     expect(await files.read('active')).toBe('0\n');
   });
 
+  test('files that are to be read alone, or are not there, are KHO_EPERM and change nothing', async () => {
+    await using files = KhoSysfs.boot(SMALL_HOST, OPTIONS, drivers(new SharedLog()));
+    for (const file of ['scratch_phys', 'dt', 'foo']) {
+      await expect(files.write(file as 'active', '1'), file).rejects.toMatchObject({ code: 'KHO_EPERM' });
+    }
+    expect(await files.read('active')).toBe('0\n');
+  });
+
   test('scratch has a line for each area', async () => {
     await using files = KhoSysfs.boot(SMALL_HOST, OPTIONS, []);
     const areas = files.coordinator.host.scratch.areas;

@@ -157,6 +157,12 @@ test('a fault that cannot exist is refused with the reason', async () => {
     /serialize is synchronous/,
   );
   expect(() => harness.inject({ driver: 'pad', callback: 'freeze', fault: 'too many nodes' })).toThrow(/no call/);
+  expect(() => harness.inject({ driver: 'pad', callback: 'freeze', fault: 'boom' as FaultKind })).toThrow(
+    /there is no fault 'boom'; there are throw, /,
+  );
+  expect(() => harness.inject({ driver: 'pad', callback: 'serialise' as 'serialize', fault: 'throw' })).toThrow(
+    /there is no callback 'serialise'/,
+  );
 });
 
 test('assertions that do not hold say what was expected and what was found', async () => {
