@@ -75,6 +75,9 @@ export interface HandoverRunParts {
   readonly laneOf: (driver: number) => RunnerLane;
 }
 
+/** The failures that cost a thread. */
+const LOST_THREAD: ReadonlySet<string> = new Set(['KHO_EWORKER', 'KHO_ETIMEDOUT']);
+
 let runs = 0;
 
 /** One handover under way: what it holds, and how far it is. Its calls come in the order of the lifecycle. */
@@ -249,6 +252,9 @@ export class HandoverRun {
         },
         onProgress: this.#reporter('shutdown'),
       });
+      // What was written early in mode `sequential` is gone with the thread that wrote it.
+      const lost = this.mode === 'sequential' && failures.find(({ code }) => LOST_THREAD.has(code));
+      if (lost) throw lost;
       this.#shutdownFailures.push(...failures.map((failure) => failure.toJSON()));
       underWay.end();
     } catch (error) {
