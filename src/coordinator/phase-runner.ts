@@ -193,10 +193,10 @@ export class PhaseRunner {
 
   #note(answer: TaskAnswer, group: WorkGroup, state: PhaseState): void {
     const { positions = new Int32Array(0), spans, values, failures } = answer;
-    const failed = new Set(failures.map(({ position }) => position));
     for (const { error } of failures) this.#fail(KhoError.from(error), group, state);
     for (const [index, position] of positions.entries()) {
-      if (!failed.has(position)) state.options.onItem(group.phase, group.items[position] as number, values[index]);
+      if (group.list.isFinished(position))
+        state.options.onItem(group.phase, group.items[position] as number, values[index]);
     }
     const { lane } = group;
     const thread = this.#parts.recorder.thread({

@@ -40,7 +40,9 @@ export function randomPath(
     if (illegal) steps.splice(position, 0, { illegal });
   }
   if (!random.oneIn(4)) return steps;
-  const end = 1 + random.below(steps.length - 1);
+  // Nothing can be cancelled before it is prepared, not even after a call that is not legal there.
+  const begun = steps.findIndex((step) => 'call' in step && step.call === 'prepare') + 1;
+  const end = begun + random.below(steps.length - begun);
   const last = steps[end];
   if (random.oneIn(2) || last === undefined || !('call' in last)) return [...steps.slice(0, end), { call: 'cancel' }];
   return [...steps.slice(0, end), { call: last.call, cancelled: true }];

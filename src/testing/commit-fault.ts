@@ -27,13 +27,14 @@ const never = (): Promise<never> => new Promise(() => {});
 
 /**
  * Does what a fault says, on the driver's own thread. It may throw, reject, or not come back at all; if it returns, the
- * harm shows elsewhere, and the callback goes on. `window` is that of the instance's device, if it has one.
+ * harm shows elsewhere, and the callback goes on. `window` is that of the instance's device, if it has one; `shards` is how
+ * many the instance has.
  */
 export function commitFault(
   fault: Fault,
   context: AnyContext,
   board: FaultBoard,
-  window: DmaWindow | undefined,
+  { window, shards }: { readonly window: DmaWindow | undefined; readonly shards: number },
 ): unknown {
   const { fault: kind, callback, driver } = fault;
   const text = `injected: ${kind} in ${callback} of ${driver}`;
@@ -74,12 +75,12 @@ export function commitFault(
       if (window === undefined) throw new Error(`${text}: only a hosted driver that has preserved pages can do it`);
       return window.fill(0, Math.min(window.size, LATE_BYTES), 0xee);
     default:
-      return misuse(fault, context);
+      return misuse(fault, context, shards);
   }
 }
 
 /** What the context's calls must refuse, or finalize must find. */
-function misuse({ fault: kind, callback, times = 1 }: Fault, context: AnyContext): void {
+function misuse({ fault: kind, callback, times = 1 }: Fault, context: AnyContext, shards: number): void {
   const { root, memory } = context;
   switch (kind) {
     case 'too many bytes': {
@@ -107,7 +108,7 @@ function misuse({ fault: kind, callback, times = 1 }: Fault, context: AnyContext
       root?.u32('collision', 1);
       // In serialize the instance's other shards come by here too, if it happens more than once.
       if (callback !== 'serialize') otherRoot(context)?.u32('collision', 2);
-      else if (times < 2) root?.u32('collision', 2);
+      else if (times < 2 || shards < 2) root?.u32('collision', 2);
       return;
     case 'sibling names':
       root?.node('sibling').flag('plain');

@@ -13,17 +13,25 @@ export class Seat {
   readonly #driver: string;
   readonly #instance: string;
   readonly #index: number | undefined;
+  readonly #shards: number;
 
   /** What the instance's device can write to, for faults that want it to. */
   #window: DmaWindow | undefined;
 
-  /** `journal` and `index` are absent in the successor. */
-  constructor(board: FaultBoard, driver: string, instance: string, index?: number, journal?: number) {
+  /** `outgoing` is absent in the successor: the instance's journal, and how many shards it has. */
+  constructor(
+    board: FaultBoard,
+    driver: string,
+    instance: string,
+    index?: number,
+    outgoing?: { readonly journal: number; readonly shards: number },
+  ) {
     this.#board = board;
     this.#driver = driver;
     this.#instance = instance;
     this.#index = index;
-    this.#journal = journal === undefined ? undefined : new InstanceJournal(board, journal);
+    this.#shards = outgoing?.shards ?? 1;
+    this.#journal = outgoing && new InstanceJournal(board, outgoing.journal);
   }
 
   /** Runs the driver's own callback as `work`, with the fault that is planned for it, if one is. */
@@ -51,7 +59,7 @@ export class Seat {
         if (taken === undefined) return work(this.#withDevice(callback, context));
         const commit = (): unknown => {
           leave(); // from here on it may never end by itself: nobody need wait for it
-          return commitFault(taken, context as AnyContext, this.#board, this.#window);
+          return commitFault(taken, context as AnyContext, this.#board, { window: this.#window, shards: this.#shards });
         };
         return struck({ fault: taken, commit }, context, work);
       },

@@ -18,6 +18,7 @@ class FaultyOptions {
   readonly #board: FaultBoard | undefined;
   readonly #firstIndex: number;
   readonly #firstJournal: number;
+  readonly #shards: number;
   readonly #seats = new Map<number, Seat>();
 
   constructor(driver: Driver, raw: unknown) {
@@ -27,13 +28,15 @@ class FaultyOptions {
     this.#board = wrapped && boardOf(wrapped.board);
     this.#firstIndex = wrapped?.firstIndex ?? 0;
     this.#firstJournal = wrapped?.firstJournal ?? 0;
+    this.#shards = driver.shards?.(this.own).length ?? 1;
   }
 
   seat({ driver, instance, index }: InstanceContext<unknown>): Seat | undefined {
     if (this.#board === undefined) return undefined;
     let seat = this.#seats.get(index);
     if (seat === undefined) {
-      seat = new Seat(this.#board, driver, instance, index, this.#firstJournal + index - this.#firstIndex);
+      const journal = this.#firstJournal + index - this.#firstIndex;
+      seat = new Seat(this.#board, driver, instance, index, { journal, shards: this.#shards });
       this.#seats.set(index, seat);
     }
     return seat;

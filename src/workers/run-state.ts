@@ -116,7 +116,9 @@ export class RunState {
       try {
         const value = await this.#callback(task.phase, item);
         if (value !== undefined) values[positions.length - 1] = value;
+        // A thread may be ended in the middle of what follows: the driver has done its part.
         list.finish(position);
+        this.#afterCallback(task.phase, item);
       } catch (thrown) {
         const error = KhoError.from(thrown).with(this.#concerning(task.phase, item)).toJSON();
         failures.push({ position, error });
@@ -171,14 +173,18 @@ export class RunState {
       case 'snapshot':
         return this.#snapshot(item);
       case 'serialize':
-        this.#serialize(item);
-        this.#frozen?.serialized(item);
-        return undefined;
+        return this.#serialize(item);
       case 'check':
         return this.#check(item);
       default:
         return this.#lifecycle(phase, item);
     }
+  }
+
+  /** What the core does when a callback has succeeded. */
+  #afterCallback(phase: CallbackTask['phase'], item: number): void {
+    if (phase === 'freeze') this.#frozen?.freeze(this.#instance(item));
+    if (phase === 'serialize') this.#frozen?.serialized(item);
   }
 
   #snapshot(item: number): SnapshotDigests {
@@ -216,12 +222,6 @@ export class RunState {
     const instance = this.#instance(item);
     this.#earlyWrites(phase, item);
     if (phase === 'unfreeze') this.#frozen?.forget(instance);
-    const result = await this.#callLifecycle(phase, item, instance);
-    if (phase === 'freeze') this.#frozen?.freeze(instance);
-    return result;
-  }
-
-  async #callLifecycle(phase: LifecyclePhase, item: number, instance: InstanceDescription): Promise<unknown> {
     const callback = this.#driver(instance)[phase];
     if (callback === undefined) return undefined;
     const scope = new CallbackScope(phase, this.#nameIds);

@@ -70,12 +70,12 @@ export class WorkList {
     return current === 0 ? undefined : current - 1;
   }
 
-  /** The work of a position that the calling thread has taken succeeded. */
+  /** The callback of a position that the calling thread has taken succeeded. */
   finish(position: number): void {
     Atomics.store(this.#done, position, 1);
   }
 
-  /** Whether the work of a position succeeded. Any thread. */
+  /** Whether the callback of a position succeeded, whatever became of its thread. Any thread. */
   isFinished(position: number): boolean {
     return Atomics.load(this.#done, position) === 1;
   }

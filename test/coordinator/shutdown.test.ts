@@ -126,4 +126,16 @@ describe('serialization during shutdown', () => {
       { code: 'KHO_EDRIVER', driver: 'bad', instance: 'bad1' },
     ]);
   });
+
+  test('but not in mode sequential if the thread dies: what was written early has gone with it', async () => {
+    const log = new SharedLog();
+    const dying = [{ name: 'bad', body: "shutdown(ctx) { log(ctx, 'shutdown'); process.exit(3) }," }];
+    await using coordinator = coordinatorOf(dying, log, { mode: 'sequential', onShutdownFailure: 'proceed' });
+    await expect(coordinator.handover()).rejects.toMatchObject({ code: 'KHO_EWORKER', details: { driver: 'bad' } });
+    expect(coordinator.state).toBe('normal');
+    expect(host.pages.statistics()).toEqual(free);
+    await using other = coordinatorOf(dying, log, { onShutdownFailure: 'proceed' });
+    using handover = await other.handover();
+    expect(handover.record().shutdownFailures).toHaveLength(2);
+  });
 });
