@@ -30,6 +30,12 @@ export function loadInstances(load: Load, count: number): Instances {
   return { module: LOAD_DRIVER, count, options: load };
 }
 
+/** A host with so many bytes of memory. */
+export function benchHost(memory = 512 * 2 ** 20): Host {
+  const cmdline = 'kho=on kho_scratch=8M,16M,8M';
+  return new Host({ arch: 'x86_64', memory, nodes: 1, cmdline, cpus: 2, release: '7.2.0-bench' });
+}
+
 /** The real path, again and again: a host, and a coordinator that keeps its threads. */
 export class HandoverRunner {
   readonly #coordinator: Coordinator;
@@ -37,15 +43,8 @@ export class HandoverRunner {
   readonly #choices = new Map<Mode, number>();
   #lastChoice: ModeChoice | undefined;
 
-  constructor(plan: ModePlan, instances: readonly Instances[], memory = 512 * 2 ** 20) {
-    const host = new Host({
-      arch: 'x86_64',
-      memory,
-      nodes: 1,
-      cmdline: 'kho=on kho_scratch=8M,16M,8M',
-      cpus: 2,
-      release: '7.2.0-bench',
-    });
+  constructor(plan: ModePlan, instances: readonly Instances[], memory?: number) {
+    const host = benchHost(memory);
     const pool = new WorkerPool({ threads: plan.workers });
     this.#coordinator = new Coordinator(host, { profile: 'kho-v4', lateWrites: 'off', ...plan, pool, seed: 1 });
     for (const entry of instances) this.#coordinator.register({ ...entry, after: [], priority: 0 });

@@ -5,6 +5,7 @@ import {
   Coordinator,
   compareStates,
   type FailureRecord,
+  failureOf,
   type Handover,
   Host,
   imageSizeOf,
@@ -89,14 +90,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
         record = { ...record, timeline: joinTimelines(record, report), successor: report };
       } catch (thrown) {
         signal?.throwIfAborted();
-        const error = KhoError.from(thrown);
-        const { driver, instance } = error.details;
-        failures.push({
-          code: error.code,
-          message: error.message,
-          ...(driver !== undefined && { driver }),
-          ...(instance !== undefined && { instance }),
-        });
+        failures.push(failureOf(KhoError.from(thrown)));
       }
     }
     const final = record;

@@ -1,7 +1,7 @@
 /** The blackout, or an early freeze, of devices that need time to be quiet. */
-import { Coordinator, Host } from 'khorus';
+import { Coordinator } from 'khorus';
 import type { DeviceOptions } from '../drivers/device-driver.js';
-import { phases } from '../handover-runner.js';
+import { benchHost, phases } from '../handover-runner.js';
 import type { Measured } from '../harness/comparison.js';
 import type { Load } from '../load.js';
 
@@ -17,14 +17,7 @@ export interface DevicesParameters {
 }
 
 export default function devices({ quiet, load, how }: DevicesParameters): Measured {
-  const host = new Host({
-    arch: 'x86_64',
-    memory: 512 * 2 ** 20,
-    nodes: 1,
-    cmdline: 'kho=on kho_scratch=8M,16M,8M',
-    cpus: 2,
-    release: '7.2.0-bench',
-  });
+  const host = benchHost();
   const trigger = how === 'during' ? 'shutdown' : 'activate';
   const coordinator = new Coordinator(host, { mode: 'hash', workers: 2, profile: 'kho-v4', seed: 1, trigger });
   const names = quiet.map((_, index) => `device${index}`);

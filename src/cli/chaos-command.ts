@@ -27,7 +27,10 @@ export async function runChaos(
 ): Promise<number> {
   const spinner = terminal.showsProgress ? ora({ text: 'chaos', discardStdin: false }).start() : undefined;
   try {
-    const prepared = scenarioPath === undefined ? undefined : await prepare(scenarioPath);
+    const prepared =
+      scenarioPath === undefined
+        ? undefined
+        : await chaosScenario(planOf(await loadScenario(scenarioPath, { builtIn: builtInDrivers() })));
     const summary = await chaos({
       seed,
       runs,
@@ -68,9 +71,4 @@ export async function runChaos(
   } finally {
     spinner?.stop();
   }
-}
-
-async function prepare(path: string) {
-  const { scenario, limit } = await chaosScenario(planOf(await loadScenario(path, { builtIn: builtInDrivers() })));
-  return { scenario, limit };
 }

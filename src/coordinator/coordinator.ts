@@ -323,8 +323,7 @@ export class Coordinator implements AsyncDisposable {
     return this.#call(call, async () => {
       const open = this.#opened();
       open.interrupt.check();
-      const result = await work(open);
-      return result;
+      return await work(open);
     });
   }
 

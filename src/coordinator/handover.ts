@@ -29,7 +29,7 @@ import type { Reservations } from './reservations.js';
 import type { FrozenInstance } from './restore-check.js';
 import {
   type DriverRecord,
-  type FailureRecord,
+  failureOf,
   type KexecRecord,
   type RangeRecord,
   RUN_RECORD_VERSION,
@@ -221,7 +221,7 @@ export class Handover implements Disposable {
       ...(plan.budget === undefined ? {} : { budget: plan.budget }),
       trigger: plan.trigger ?? 'activate',
       ...(lateWrites && { lateWrites: { policy: lateWrites.policy, found: lateWrites.found } }),
-      ...(shutdownFailures.length > 0 && { shutdownFailures: shutdownFailures.map(asFailure) }),
+      ...(shutdownFailures.length > 0 && { shutdownFailures: shutdownFailures.map(failureOf) }),
       ...(plan.kexec && { kexec: kexecRecord(plan.kexec, kexec) }),
       drivers: registry.drivers.map((driver) => {
         const shards = driver.instances.reduce((sum, item) => sum + (registry.instances[item]?.shardCount ?? 0), 0);
@@ -360,11 +360,6 @@ export function kexecRecord({ kernel, initrd, commandLine }: KexecPlan, image: K
       memorySize,
     })),
   };
-}
-
-function asFailure({ code, message, details }: SerializedKhoError): FailureRecord {
-  const { driver, instance } = details;
-  return { code, message, ...(driver !== undefined && { driver }), ...(instance !== undefined && { instance }) };
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -6,11 +6,6 @@ import type { Handover } from './handover.js';
 import { Host } from './host.js';
 import type { DriverRegistration, HostOptions } from './plan.js';
 
-/** What a directory of files is over. */
-interface BootedFiles {
-  readonly coordinator: Coordinator;
-}
-
 /** kstrtoull() with base 0: decimal, 0x…, or octal after a 0; a plus may precede it and one newline follow. */
 function kstrtoull(text: string): number | undefined {
   const [, digits] = /^\+?(0x[0-9a-f]+|[0-9]+)\n?$/i.exec(text) ?? [];
@@ -32,11 +27,11 @@ function bootFiles(
   host: HostOptions,
   options: Omit<CoordinatorOptions, 'profile'>,
   drivers: readonly DriverRegistration[],
-): BootedFiles | KhoError {
+): Coordinator | KhoError {
   try {
     const coordinator = new Coordinator(new Host(host), { ...options, profile });
     for (const driver of drivers) coordinator.register(driver);
-    return { coordinator };
+    return coordinator;
   } catch (thrown) {
     const error = KhoError.from(thrown);
     if (error.code === 'KHO_EOPNOTSUPP' || error.code === 'KHO_ENOMEM') return error;
@@ -44,20 +39,29 @@ function bootFiles(
   }
 }
 
+/** What the series calls the file that makes the FDT, that of its room, and the FDT itself. */
+interface FileNames {
+  readonly made: string;
+  readonly room: string;
+  readonly fdt: string;
+}
+
 /** What both directories have. A file is written by one writer at a time; the next one waits, as at the kernel's mutex. */
 abstract class KhoFiles implements AsyncDisposable {
-  readonly #booted: BootedFiles | KhoError;
+  readonly #booted: Coordinator | KhoError;
+  readonly #names: FileNames;
   #lock: Promise<unknown> = Promise.resolve();
   #handover: Handover | undefined;
 
-  protected constructor(booted: BootedFiles | KhoError) {
+  protected constructor(booted: Coordinator | KhoError, names: FileNames) {
     this.#booted = booted;
+    this.#names = names;
   }
 
   /** KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where there is no scratch. */
   get coordinator(): Coordinator {
     if (this.#booted instanceof KhoError) throw this.#booted;
-    return this.#booted.coordinator;
+    return this.#booted;
   }
 
   /** kexec(): hands over what was made. Until that is disposed of, the files cannot be written (KHO_EBUSY). */
@@ -67,12 +71,12 @@ abstract class KhoFiles implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!(this.#booted instanceof KhoError)) await this.#booted.coordinator[Symbol.asyncDispose]();
+    if (!(this.#booted instanceof KhoError)) await this.#booted[Symbol.asyncDispose]();
   }
 
   /** Whether there is a finished FDT. */
   protected get isMade(): boolean {
-    return !(this.#booted instanceof KhoError) && ['finalized', 'handed over'].includes(this.#booted.coordinator.state);
+    return !(this.#booted instanceof KhoError) && ['finalized', 'handed over'].includes(this.#booted.state);
   }
 
   protected exclusive<T>(work: () => Promise<T>): Promise<T> {
@@ -95,18 +99,32 @@ abstract class KhoFiles implements AsyncDisposable {
     throw new KhoError('KHO_EBUSY', `${file} cannot be written: the next kernel was entered`, { file });
   }
 
-  protected scratch(field: 'address' | 'size'): string {
+  protected async readFile(file: string): Promise<string | Uint8Array> {
+    return await this.exclusive(async () => {
+      const { made, room, fdt } = this.#names;
+      if (file === made) return this.isMade ? '1\n' : '0\n';
+      if (file === room) return `${hex(this.coordinator.fdtMax)}\n`;
+      if (file === 'scratch_phys') return this.#scratch('address');
+      if (file === 'scratch_len') return this.#scratch('size');
+      if (file === fdt && this.isMade) return this.coordinator.fdt();
+      throw new KhoError('KHO_ENOENT', `there is no file ${file}`, { file });
+    });
+  }
+
+  /** Writes the room; another file's truth value goes to `make`. */
+  protected async writeFile(file: string, text: string, make: (wanted: boolean) => Promise<void>): Promise<void> {
+    await this.exclusive(async () => {
+      const { made, room } = this.#names;
+      if (file !== made && file !== room) throw notWritable(file);
+      const value = file === room ? kstrtoull(text) : kstrtobool(text);
+      if (value === undefined) throw invalid(file, text);
+      if (typeof value === 'boolean') await make(value);
+      else this.coordinator.fdtMax = value;
+    });
+  }
+
+  #scratch(field: 'address' | 'size'): string {
     return this.coordinator.host.scratch.areas.map((area) => `${hex(area[field])}\n`).join('');
-  }
-
-  protected room(): string {
-    return `${hex(this.coordinator.fdtMax)}\n`;
-  }
-
-  protected setRoom(file: string, text: string): void {
-    const bytes = kstrtoull(text);
-    if (bytes === undefined) throw invalid(file, text);
-    this.coordinator.fdtMax = bytes;
   }
 }
 
@@ -139,31 +157,17 @@ export class KhoSysfs extends KhoFiles {
     options: Omit<CoordinatorOptions, 'profile'>,
     drivers: readonly DriverRegistration[],
   ): KhoSysfs {
-    return new KhoSysfs(bootFiles('series-v4', host, options, drivers));
+    return new KhoSysfs(bootFiles('series-v4', host, options, drivers), { made: 'active', room: 'dt_max', fdt: 'dt' });
   }
 
   /** KHO_ENOENT for a file that is not there. */
   async read(file: 'active' | 'dt_max' | 'dt' | 'scratch_phys' | 'scratch_len'): Promise<string | Uint8Array> {
-    return await this.exclusive(async () => {
-      if (file === 'active') return this.isMade ? '1\n' : '0\n';
-      if (file === 'dt_max') return this.room();
-      if (file === 'scratch_phys') return this.scratch('address');
-      if (file === 'scratch_len') return this.scratch('size');
-      if (file === 'dt' && this.isMade) return this.coordinator.fdt();
-      throw new KhoError('KHO_ENOENT', `there is no file ${file}`, { file });
-    });
+    return await this.readFile(file);
   }
 
   /** See the table above. */
   async write(file: 'active' | 'dt_max', text: string): Promise<void> {
-    await this.exclusive(async () => {
-      if (file !== 'active' && file !== 'dt_max') throw notWritable(file);
-      if (file === 'dt_max') {
-        this.setRoom(file, text);
-        return;
-      }
-      const active = kstrtobool(text);
-      if (active === undefined) throw invalid(file, text);
+    await this.writeFile(file, text, async (active) => {
       const { coordinator } = this;
       if (active === this.isMade) return;
       this.checkNotJumped(file);
@@ -196,31 +200,21 @@ export class KhoDebugfs extends KhoFiles {
     options: Omit<CoordinatorOptions, 'profile'>,
     drivers: readonly DriverRegistration[],
   ): KhoDebugfs {
-    return new KhoDebugfs(bootFiles('series-v5', host, options, drivers));
+    return new KhoDebugfs(bootFiles('series-v5', host, options, drivers), {
+      made: 'finalize',
+      room: 'fdt_max',
+      fdt: 'fdt',
+    });
   }
 
   /** KHO_ENOENT for a file that is not there. */
   async read(file: 'finalize' | 'fdt_max' | 'fdt' | 'scratch_phys' | 'scratch_len'): Promise<string | Uint8Array> {
-    return await this.exclusive(async () => {
-      if (file === 'finalize') return this.isMade ? '1\n' : '0\n';
-      if (file === 'fdt_max') return this.room();
-      if (file === 'scratch_phys') return this.scratch('address');
-      if (file === 'scratch_len') return this.scratch('size');
-      if (file === 'fdt' && this.isMade) return this.coordinator.fdt();
-      throw new KhoError('KHO_ENOENT', `there is no file ${file}`, { file });
-    });
+    return await this.readFile(file);
   }
 
   /** See the table above. */
   async write(file: 'finalize' | 'fdt_max', text: string): Promise<void> {
-    await this.exclusive(async () => {
-      if (file !== 'finalize' && file !== 'fdt_max') throw notWritable(file);
-      if (file === 'fdt_max') {
-        this.setRoom(file, text);
-        return;
-      }
-      const finalize = kstrtobool(text);
-      if (finalize === undefined) throw invalid(file, text);
+    await this.writeFile(file, text, async (finalize) => {
       const { coordinator } = this;
       this.checkNotJumped(file);
       if (finalize && this.isMade) throw new KhoError('KHO_EEXIST', 'it is finalized already', { file });

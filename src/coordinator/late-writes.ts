@@ -2,7 +2,7 @@ import { KhoError } from '../errors.js';
 import { FrozenTable, hex, type SharedPhysicalMemory, writeFrozenFile } from '../memblock/index.js';
 import type { LateWrite, RunDescription } from '../workers/index.js';
 import type { LateWritePolicy } from './plan.js';
-import type { Registry } from './registry.js';
+import { type Registry, shardOwner } from './registry.js';
 import type { Reservations } from './reservations.js';
 import type { FailureRecord, LateWriteRecord, LateWriteSource } from './run-record.js';
 
@@ -59,7 +59,12 @@ export class LateWrites {
     return [...this.#found]
       .sort(([a], [b]) => a - b)
       .flatMap(([shard, late]) =>
-        late.map(({ address, offset }) => ({ found: 'jump' as const, ...this.#owner(shard), address, offset })),
+        late.map(({ address, offset }) => ({
+          found: 'jump' as const,
+          ...shardOwner(this.#registry, shard),
+          address,
+          offset,
+        })),
       );
   }
 
@@ -67,19 +72,9 @@ export class LateWrites {
   async writeDigests(file: string, memory: SharedPhysicalMemory, { extents, tracker }: Reservations): Promise<void> {
     const shards = this.#registry.shards.map((_, shard) => ({
       frozen: this.#table.shard(memory, extents.extent(shard), false),
-      owner: this.#owner(shard),
+      owner: shardOwner(this.#registry, shard),
     }));
     await writeFrozenFile<LateWriteSource>(file, shards, tracker);
-  }
-
-  #owner(shard: number): LateWriteSource {
-    const { drivers, instances, shards } = this.#registry;
-    const instance = instances[shards[shard]?.instance ?? 0];
-    return {
-      driver: drivers[instance?.driver ?? 0]?.name ?? '',
-      instance: instance?.name ?? '',
-      shard: shard - (instance?.firstShard ?? 0),
-    };
   }
 }
 

@@ -1,3 +1,4 @@
+import { BUDGETED_PHASES } from './plan.js';
 import type { RunRecord } from './run-record.js';
 import { BLACKOUT_PHASES, blackoutDuration, phaseDuration } from './timeline.js';
 
@@ -16,10 +17,10 @@ export function overruns({ budget, drivers, timeline }: Pick<RunRecord, 'budget'
   if (budget?.blackout !== undefined && blackout > budget.blackout) {
     found.push({ what: 'blackout', budget: budget.blackout, took: blackout });
   }
-  for (const [phase, limit] of Object.entries(budget?.phases ?? {})) {
-    const span = timeline.phases.filter((candidate) => candidate.phase === phase);
-    const took = span.length === 0 ? 0 : phaseDuration(timeline, span[0]?.phase ?? 'freeze');
-    if (took > limit) found.push({ what: phase, budget: limit, took });
+  for (const phase of BUDGETED_PHASES) {
+    const limit = budget?.phases?.[phase];
+    const took = phaseDuration(timeline, phase);
+    if (limit !== undefined && took > limit) found.push({ what: phase, budget: limit, took });
   }
   for (const { name, budget: limit } of drivers) {
     if (limit === undefined) continue;

@@ -5,7 +5,7 @@ import type { Clock } from './clock.js';
 import { CANCELLED, type Deadline } from './deadline.js';
 import type { HandoverEvents } from './events.js';
 import type { Interrupt } from './interrupt.js';
-import type { Registry } from './registry.js';
+import { instanceOwner, type Registry, shardOwner } from './registry.js';
 import type { TimelineRecorder } from './timeline.js';
 import { type PhaseStep, type RunnerLane, WorkGroup } from './work-group.js';
 
@@ -284,13 +284,7 @@ export class PhaseRunner {
 
   #whose(phase: TaskPhase, item: number): { driver: string; instance: string; shard?: number } {
     const { registry } = this.#parts;
-    const index = isOfShards(phase) ? (registry.shards[item]?.instance ?? 0) : item;
-    const instance = registry.instances[index];
-    return {
-      driver: registry.drivers[instance?.driver ?? 0]?.name ?? '',
-      instance: instance?.name ?? '',
-      ...(isOfShards(phase) ? { shard: item - (instance?.firstShard ?? 0) } : {}),
-    };
+    return isOfShards(phase) ? shardOwner(registry, item) : instanceOwner(registry, item);
   }
 }
 

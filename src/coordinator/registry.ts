@@ -145,3 +145,15 @@ function checkUnique(driver: string, members: readonly number[], instances: read
     met.add(name);
   }
 }
+
+/** Whose an instance is, by names. */
+export function instanceOwner({ drivers, instances }: Registry, item: number): { driver: string; instance: string } {
+  const instance = instances[item];
+  return { driver: drivers[instance?.driver ?? 0]?.name ?? '', instance: instance?.name ?? '' };
+}
+
+/** Whose a shard is, by names, and its number within the instance. */
+export function shardOwner(registry: Registry, index: number): { driver: string; instance: string; shard: number } {
+  const item = registry.shards[index]?.instance ?? 0;
+  return { ...instanceOwner(registry, item), shard: index - (registry.instances[item]?.firstShard ?? 0) };
+}

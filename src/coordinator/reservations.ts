@@ -30,7 +30,7 @@ import {
 import { DmaGate, type InstanceDescription, type Mode } from '../workers/index.js';
 import type { Host } from './host.js';
 import { type InheritedExtents, unclaimedParts } from './inheritance.js';
-import type { RegisteredDriver, Registry } from './registry.js';
+import { type RegisteredDriver, type Registry, shardOwner } from './registry.js';
 import type { ReclaimedMemory } from './rollback-report.js';
 import type { RangeOwner } from './run-record.js';
 
@@ -146,24 +146,18 @@ export class Reservations {
    * driver runs any more.
    */
   reclaim(registry: Registry): ReclaimedMemory[] {
-    const objects = new Map<string, number>();
+    const objects = new Map<number, number>();
     const preserved: Folio[] = [];
     walkRadixTree(this.#host.memory, this.tracker.root, (address, order) => {
       preserved.push({ address, order });
-      const owner = this.ownerOf(address);
-      if (owner?.kind !== 'pages') return;
-      const key = `${owner.name} ${owner.instance} ${owner.shard}`;
-      objects.set(key, (objects.get(key) ?? 0) + 1);
+      const { index } = this.shardAt(address) ?? {};
+      if (index !== undefined) objects.set(index, (objects.get(index) ?? 0) + 1);
     });
     for (const { address, order } of preserved) this.tracker.clear(address, order);
-    return registry.shards.flatMap(({ instance: item }, index) => {
-      const instance = registry.instances[item];
-      const driver = registry.drivers[instance?.driver ?? 0]?.name ?? '';
-      const shard = index - (instance?.firstShard ?? 0);
-      const key = `${driver} ${instance?.name} ${shard}`;
+    return registry.shards.flatMap((_, index) => {
       const extents = this.extents.extent(index);
-      const left = { pages: extents.declaredPages - extents.freePages, objects: objects.get(key) ?? 0 };
-      return left.pages + left.objects === 0 ? [] : [{ driver, instance: instance?.name ?? '', shard, ...left }];
+      const left = { pages: extents.declaredPages - extents.freePages, objects: objects.get(index) ?? 0 };
+      return left.pages + left.objects === 0 ? [] : [{ ...shardOwner(registry, index), ...left }];
     });
   }
 
@@ -177,13 +171,9 @@ export class Reservations {
   #grantExtents(registry: Registry): ExtentTable {
     const nodes = this.#host.options.nodes;
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
-      const instance = registry.instances[item];
-      const owner: RangeOwner = {
-        kind: 'pages',
-        name: registry.drivers[instance?.driver ?? 0]?.name ?? '',
-        instance: instance?.name ?? '',
-        shard: shard - (instance?.firstShard ?? 0),
-      };
+      const whose = shardOwner(registry, shard);
+      const { driver: name, ...within } = whose;
+      const owner: RangeOwner = { kind: 'pages', name, ...within };
       const inherited = this.#host.inheritance.lend(owner, pages);
       if (inherited !== undefined) return this.#keepExtents(inherited, owner, shard);
       const ranges: Extent[] = [];
@@ -194,11 +184,7 @@ export class Reservations {
           ranges.push({ base: this.#takePages(part, item % nodes, owner, shard), pages: part });
         }
       } catch (error) {
-        throw KhoError.from(error).with({
-          driver: owner.name,
-          instance: instance?.name ?? '',
-          shard: shard - (instance?.firstShard ?? 0),
-        });
+        throw KhoError.from(error).with(whose);
       }
       return { pages, ranges };
     });

@@ -1,3 +1,4 @@
+import type { SerializedKhoError } from '../errors.js';
 import type { ModeChoice } from './mode-choice.js';
 import type { Budget, HostOptions, LateWritePolicy, Trigger } from './plan.js';
 import type { Timeline } from './timeline.js';
@@ -105,6 +106,15 @@ export interface FailureRecord {
   readonly address?: number;
   /** Bytes from {@link address}. */
   readonly offset?: number;
+}
+
+/** An error as the failure that it is. */
+export function failureOf({
+  code,
+  message,
+  details: { driver, instance },
+}: Pick<SerializedKhoError, 'code' | 'message' | 'details'>): FailureRecord {
+  return { code, message, ...(driver !== undefined && { driver }), ...(instance !== undefined && { instance }) };
 }
 
 /** What the successor found and did: the answer of its process. */

@@ -38,3 +38,8 @@ export const EXTENT_FIELDS = HEADS + 1;
 
 /** Records start at cache lines: shards that run at the same time write to lines of their own. */
 export const LINE_WORDS = 64 / 4;
+
+/** Words up to the next cache line. */
+export function alignToLine(words: number): number {
+  return Math.ceil(words / LINE_WORDS) * LINE_WORDS;
+}

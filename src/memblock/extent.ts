@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import { hex, PAGE_SIZE, PHYS_ADDR_MAX } from './address.js';
 import {
+  alignToLine,
   DECLARED_PAGES,
   EXTENT_COUNT,
   EXTENT_FIELDS,
@@ -9,7 +10,6 @@ import {
   FRAME,
   FREE_PAGES,
   HEADS,
-  LINE_WORDS,
   RECORD_OFFSETS,
   SHARD_COUNT,
   USED,
@@ -79,10 +79,6 @@ export class ExtentTable {
     }
     return new ShardExtents(this.#words, this.#words[RECORD_OFFSETS + shard], shard);
   }
-}
-
-function alignToLine(words: number): number {
-  return Math.ceil(words / LINE_WORDS) * LINE_WORDS;
 }
 
 function bitmapWords(pages: number): number {

@@ -1,6 +1,6 @@
 import { KhoError } from '../errors.js';
 import { PAGE_SIZE } from './address.js';
-import { LINE_WORDS } from './extent-layout.js';
+import { alignToLine } from './extent-layout.js';
 import { FROZEN_DIGESTS, FROZEN_FIRST_PAGES, FROZEN_PAGES, FROZEN_SHARDS, FROZEN_STATES } from './frozen-layout.js';
 import { FrozenShard } from './frozen-shard.js';
 import { LINES_PER_PAGE } from './line-digest.js';
@@ -70,10 +70,6 @@ export class FrozenTable {
       shared,
     });
   }
-}
-
-function alignToLine(words: number): number {
-  return Math.ceil(words / LINE_WORDS) * LINE_WORDS;
 }
 
 function sharedBuffer(size: number, pages: number): SharedArrayBuffer {

@@ -1,7 +1,7 @@
 import { type Budget, Coordinator, type CoordinatorOptions, Host, type PhaseTimes, WorkerPool } from 'khorus';
+import { ManualClock } from 'khorus/testing';
 import { afterAll, describe, expect, test } from 'vitest';
 import { countOf, driverModule, SharedLog, SMALL_HOST } from '../support/drivers.js';
-import { ManualClock } from '../support/manual-clock.js';
 
 const pool = new WorkerPool({ threads: 2 });
 afterAll(() => pool[Symbol.asyncDispose]());

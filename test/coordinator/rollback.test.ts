@@ -1,14 +1,6 @@
-import { type Budget, Coordinator, Host, type HostOptions, type Mode, WorkerPool } from 'khorus';
+import { type Budget, Coordinator, Host, type Mode, WorkerPool } from 'khorus';
 import { afterAll, describe, expect, test } from 'vitest';
-
-const HOST: HostOptions = {
-  arch: 'x86_64',
-  memory: 256 * 2 ** 20,
-  nodes: 2,
-  cmdline: 'kho=on kho_scratch=8M,16M,8M',
-  cpus: 2,
-  release: '7.2.0-test',
-};
+import { SMALL_HOST } from '../support/drivers.js';
 
 /** A module made of the callbacks' text; `log(n)` counts in a buffer that the test shares through the options. */
 function moduleOf(name: string, body: string, hosted = false): { url: string; origin: string } {
@@ -89,7 +81,7 @@ const FAULTS: [string, string, string][] = [
 ];
 
 describe.each(['hash', 'sequential', 'subfdt'] as const)('mode %s', (mode) => {
-  const host = new Host(HOST);
+  const host = new Host(SMALL_HOST);
   const free = host.pages.statistics();
 
   for (const hosted of [false, true]) {
