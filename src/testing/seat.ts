@@ -97,12 +97,24 @@ function struck<C extends object, T>({ fault, commit }: Strike, context: C, work
   if (when === 'before') return chain(commit(), () => work(context)) as T;
   if (when === 'after') return chain(work(context), (result) => chain(commit(), () => result)) as T;
   let pending: { readonly outcome: unknown } | undefined;
-  const result = work(
-    watchedContext(context, () => {
-      pending ??= { outcome: commit() };
-    }),
-  );
-  return chain(result, (value) => chain(pending === undefined ? commit() : pending.outcome, () => value)) as T;
+  const watched = watchedContext(context, () => {
+    pending ??= { outcome: commit() };
+  });
+  const succeeded = (value: unknown): unknown => chain(pending === undefined ? commit() : pending.outcome, () => value);
+  // What has begun to strike, such as a timer that will throw, does so before the callback is over, even if that failed.
+  const failed = (error: unknown): unknown => {
+    if (pending === undefined) throw error;
+    return chain(pending.outcome, () => {
+      throw error;
+    });
+  };
+  let result: T;
+  try {
+    result = work(watched);
+  } catch (error) {
+    return failed(error) as T;
+  }
+  return (isThenable(result) ? Promise.resolve(result).then(succeeded, failed) : succeeded(result)) as T;
 }
 
 /** The same context with other methods; the rest is called on the real one. */
