@@ -17,10 +17,11 @@ import {
   restoreFailures,
   type SuccessorReport,
   TimelineRecorder,
+  unbackedMemoryOf,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
-import { startSuccessor, verifyImage } from './successor/index.js';
+import { type SuccessorInput, startSuccessor, verifyImage } from './successor/index.js';
 import { makeTemporaryDirectory } from './temporary-directory.js';
 import { Random } from './workers/index.js';
 
@@ -79,7 +80,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       const looks = policy !== 'off' && (await done.writeFrozenDigests(digests));
       try {
         const input = {
-          ...{ image, arch: plan.host.arch, drivers: done.modules },
+          ...{ image, arch: plan.host.arch, drivers: done.modules, unbacked: done.unbackedMemory },
           ...(looks && { frozen: { file: digests, policy } }),
         };
         const report = await startSuccessor(input, {
@@ -157,22 +158,30 @@ export async function verifyDirectory(
   const failures: FailureRecord[] = [];
   const memory = ImageMemory.open(image);
   try {
-    if (record !== undefined) memory.checkWhole(imageSizeOf(record));
-    if (record === undefined) notes.push('run.json is not there: digests of memory and of states were not compared');
-    else failures.push(...verifyImage(memory, record));
+    if (record === undefined) {
+      notes.push('run.json is not there: digests of memory and of states were not compared');
+    } else {
+      memory.checkWhole(imageSizeOf(record));
+      failures.push(...verifyImage(memory, record));
+    }
   } finally {
     memory.close();
   }
+  const input: SuccessorInput = {
+    image,
+    arch: options.arch ?? record?.host.arch ?? 'x86_64',
+    drivers: record?.drivers.map(({ module }) => module) ?? options.drivers ?? [],
+    ...(record && { unbacked: unbackedMemoryOf(record) }),
+  };
   const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
   if (fatal) {
     notes.push('root FDT or tracker are damaged: nothing was restored');
     // What a kernel would say of it, if it sees the damage at all.
-    const seen = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', [], options.signal);
+    const seen = await trySuccessor({ ...input, drivers: [] }, options.signal);
     if (seen instanceof KhoError) failures.push({ code: seen.code, message: seen.message });
     return { ...(record && { record }), failures, notes };
   }
-  const drivers = record?.drivers.map(({ module }) => module) ?? options.drivers ?? [];
-  const report = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', drivers, options.signal);
+  const report = await trySuccessor(input, options.signal);
   if (report instanceof KhoError) {
     notes.push('the successor refused the handover: nothing was restored');
     failures.push({
@@ -187,13 +196,11 @@ export async function verifyDirectory(
 }
 
 async function trySuccessor(
-  image: string,
-  arch: string,
-  drivers: readonly { url: string; origin: string }[],
+  input: SuccessorInput,
   signal: AbortSignal | undefined,
 ): Promise<SuccessorReport | KhoError> {
   try {
-    return await startSuccessor({ image, arch, drivers }, signal && { signal });
+    return await startSuccessor(input, signal && { signal });
   } catch (thrown) {
     signal?.throwIfAborted();
     return KhoError.from(thrown);

@@ -1,8 +1,8 @@
 import { after, type Extent, type Folio, PAGE_SIZE, type PageRange } from '../memblock/index.js';
 import type { RangeOwner } from './run-record.js';
 
-/** Names a shard across kernels. */
-export type ShardName = Pick<RangeOwner, 'name' | 'instance' | 'shard'>;
+/** Names the pages of a shard, or its guest memory, across kernels. */
+export type ShardName = Pick<RangeOwner, 'kind' | 'name' | 'instance' | 'shard'>;
 
 /** The extents that a shard was granted under the previous kernel, and of which its driver claimed something. */
 export interface InheritedExtents {
@@ -74,6 +74,6 @@ export function* unclaimedParts({ base, pages }: Extent, claimed: readonly PageR
   if (at < end) yield { address: at, pages: (end - at) / PAGE_SIZE };
 }
 
-function keyOf({ name, instance = '', shard = 0 }: ShardName): string {
-  return `${name}/${instance}/${shard}`;
+function keyOf({ kind, name, instance = '', shard = 0 }: ShardName): string {
+  return `${kind}/${name}/${instance}/${shard}`;
 }

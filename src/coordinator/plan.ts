@@ -11,6 +11,11 @@ export interface HostOptions {
   readonly memory: number;
   /** NUMA nodes, which share the memory evenly. */
   readonly nodes: number;
+  /**
+   * Bytes of the memory that belong to guests, a multiple of 2 MiB, default 0. They are tracked and handed over, but have
+   * no bytes in this model. Spread over the nodes evenly, in whole GiB as far as that goes, at the top of each.
+   */
+  readonly guestMemory?: number | undefined;
   /** The kernel command line: `kho=`, `kho_scratch=`, `reserve_mem=` take effect, the rest is carried along. */
   readonly cmdline: string;
   /** CPUs; the model of boot-time allocations scales with them. */

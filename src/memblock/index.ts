@@ -24,7 +24,7 @@ export * from './page-allocator.js';
 export * from './page-range.js';
 export * from './physical-memory.js';
 export * from './preserve-blob.js';
-export { decodeRadixKey, radixKey, radixKeyBigInt } from './radix-key.js';
+export { decodeRadixKey, LEAF_BITS, radixKey, radixKeyBigInt } from './radix-key.js';
 export * from './radix-tree.js';
 export * from './radix-walk.js';
 export * from './region.js';

@@ -38,6 +38,8 @@ const MAX_FOLIO_ORDER = 30;
 /** One shard as its context sees it. `sink` is made when the first node is written. */
 export interface ShardResources {
   readonly extents: ShardExtents;
+  /** Absent unless the shard declared guest memory. */
+  readonly guest?: ShardExtents;
   readonly sink: () => NodeSink;
 }
 
@@ -171,6 +173,10 @@ export class DriverContext
     return this.#own.allocFolio(order);
   }
 
+  allocGuest(): Folio {
+    return this.#own.allocGuest();
+  }
+
   free(pages: PageRange | Folio): void {
     this.#owner(pages).free(pages);
   }
@@ -195,7 +201,9 @@ export class DriverContext
   #owner(pages: PageRange | Folio): ShardContext {
     if (this.#scope.phase !== 'serialize') {
       for (const shard of this.#resources.shards) {
-        if (covers(shard.extents, pages.address, 1)) return new ShardContext(this.#scope, shard, this.#resources);
+        const { extents, guest } = shard;
+        const isOwner = covers(extents, pages.address, 1) || (guest && covers(guest, pages.address, 1));
+        if (isOwner) return new ShardContext(this.#scope, shard, this.#resources);
       }
     }
     return this.#own;
@@ -242,16 +250,28 @@ class ShardContext implements ShardAccess {
     return this.#shard.extents.allocFolio(order);
   }
 
+  allocGuest(): Folio {
+    this.#scope.check('allocGuest');
+    const { guest } = this.#shard;
+    if (guest === undefined) {
+      throw new KhoError('KHO_EPERM', 'allocGuest: the shard declared no guest memory', { call: 'allocGuest' });
+    }
+    return guest.allocFolio(guest.order);
+  }
+
   free(pages: PageRange | Folio): void {
     this.#scope.check('free');
+    const guest = this.#guestOf(pages, 'free');
+    if (guest !== undefined) {
+      const { address, order } = guest.folio;
+      if (this.#tracker.test(address, order)) throw preserved(address);
+      guest.extents.free(guest.folio);
+      return;
+    }
     this.#assertOwn(pages, 'free');
     const count = 'order' in pages ? 2 ** pages.order : pages.pages;
     const busy = preservedIn(this.#tracker, pages.address, count);
-    if (busy !== undefined) {
-      throw new KhoError('KHO_EBUSY', `the pages at ${hex(busy)} are preserved; unpreserve them first`, {
-        address: busy,
-      });
-    }
+    if (busy !== undefined) throw preserved(busy);
     const { extents } = this.#shard;
     extents.free('order' in pages ? { address: pages.address, pages: count } : pages);
     this.#frozen?.shard(extents.shard).forget(pages.address, count);
@@ -259,7 +279,7 @@ class ShardContext implements ShardAccess {
 
   preserve(pages: PageRange | Folio): void {
     this.#scope.check('preserve');
-    this.#assertOwn(pages, 'preserve');
+    if (this.#guestOf(pages, 'preserve') === undefined) this.#assertOwn(pages, 'preserve');
     const done: Folio[] = [];
     try {
       for (const object of objectsOf(pages)) {
@@ -274,8 +294,21 @@ class ShardContext implements ShardAccess {
 
   unpreserve(pages: PageRange | Folio): void {
     this.#scope.check('unpreserve');
-    this.#assertOwn(pages, 'unpreserve');
+    if (this.#guestOf(pages, 'unpreserve') === undefined) this.#assertOwn(pages, 'unpreserve');
     for (const object of objectsOf(pages)) this.#tracker.clear(object.address, object.order);
+  }
+
+  /** The folio, if it is guest memory of this shard. KHO_EINVAL if it is only a part of a folio, or several. */
+  #guestOf(pages: PageRange | Folio, call: string): { extents: ShardExtents; folio: Folio } | undefined {
+    const extents = this.#shard.guest;
+    const { address } = pages;
+    if (extents === undefined || !covers(extents, address, 1)) return undefined;
+    const { order } = extents;
+    if (!('order' in pages) || pages.order !== order || address % (PAGE_SIZE * 2 ** order) !== 0) {
+      const text = `${call}: guest memory at ${hex(address)} comes in folios of order ${order}, and goes in no other way`;
+      throw new KhoError('KHO_EINVAL', text, { call, address });
+    }
+    return { extents, folio: pages };
   }
 
   #assertOwn(pages: PageRange | Folio, call: string): void {
@@ -288,6 +321,10 @@ class ShardContext implements ShardAccess {
       );
     }
   }
+}
+
+function preserved(address: PhysicalAddress): KhoError {
+  return new KhoError('KHO_EBUSY', `the pages at ${hex(address)} are preserved; unpreserve them first`, { address });
 }
 
 /** The objects in which pages are preserved: a folio is one, a range is split to natural orders. */
