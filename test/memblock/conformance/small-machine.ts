@@ -1,6 +1,7 @@
 import { type PhysicalAddress, physicalAddress } from '#dist/memblock/address.js';
 import { Memblock } from '#dist/memblock/memblock.js';
-import { MAX_NUMNODES, MemblockFlags, type MemblockType } from '#dist/memblock/region.js';
+import type { MemblockType } from '#dist/memblock/memblock-type.js';
+import { MAX_NUMNODES, MemblockFlags } from '#dist/memblock/region.js';
 
 /** [first byte, bytes], the first byte as an offset from where the machine's memory begins. */
 export type Span = readonly [offset: number, size: number];
