@@ -64,6 +64,7 @@ export function coldBoot(options: HostOptions): BootedMachine {
   const ranges = setGuestMemoryApart(spreadOverNodes(firmware, options.nodes), options);
   const memory = SharedPhysicalMemory.create(ranges);
   const memblock = new Memblock();
+  memblock.allowResize(); // the first thing that e820__memblock_setup() does
   for (const { base, size, nid } of ranges) memblock.addNode(base, size, nid);
   reserveGuestMemory(memblock, memory);
   reserveBootAllocations(memblock, {

@@ -89,6 +89,7 @@ describe('the built-in drivers', () => {
       expect([...second.preserved]).toEqual([...content.keys()]);
       for (const [key, bytes] of second.preservedContent()) expect(content.get(key)?.equals(bytes), key).toBe(true);
       expect(second.snapshotDigest()).toBe(first.snapshotDigest());
+      if (driver.name === 'guest-memory') return; // nothing of it is drawn
       const stranger = new SmallHost(driver, options, { seed: 8, index: 3 });
       await stranger.handOver();
       expect(stranger.snapshotDigest()).not.toBe(first.snapshotDigest());

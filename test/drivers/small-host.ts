@@ -13,6 +13,9 @@ import { type ShardTreeNode, TreeSink } from '#dist/workers/tree-sink.js';
 /** Above 4 GiB, so that an address that loses its upper half is noticed; 4 MiB aligned. */
 const MEMORY_BASE = 0x1_4000_0000;
 
+/** Guest memory has no bytes. */
+const GUEST_BASE = 2 ** 40;
+
 /** A few MiB of memory at {@link MEMORY_BASE}. Reading or writing anywhere else throws. */
 export class SmallMemory {
   readonly bytes: Uint8Array;
@@ -98,8 +101,7 @@ export class SmallHost {
         ranges: pages === 0 ? [] : [{ base: after(this.memory.base, bases[shard] * PAGE_SIZE), pages }],
       })),
     );
-    // Far above what has bytes.
-    let guestEnd = 2 ** 40;
+    let guestEnd = GUEST_BASE;
     this.#guests = ExtentTable.create(
       (driver.shards?.(this.#options) ?? [{}]).map(({ guest: { size, order } = { size: 0, order: 0 } }) => {
         const base = physicalAddress(guestEnd);
@@ -167,10 +169,11 @@ export class SmallHost {
     return (this.#prepared as RawPrepared).blob;
   }
 
-  /** The content of everything that is preserved, by `address/order`. */
+  /** The content of everything that is preserved, by `address/order`; empty for guest memory. */
   preservedContent(): Map<string, Buffer> {
     const content = (key: string) => {
       const [address, order] = key.split('/');
+      if (Number.parseInt(address, 16) >= GUEST_BASE) return Buffer.alloc(0);
       return Buffer.from(
         this.memory.read(physicalAddress(Number.parseInt(address, 16)), PAGE_SIZE * 2 ** Number(order)),
       );
