@@ -59,6 +59,14 @@ export interface WordLocation {
   readonly index: number;
 }
 
+/** Where a 64-bit word lies, for code that must change or see all of it at once. */
+export interface LongLocation {
+  /** The 64-bit words of the whole segment, in the byte order of the machine that runs this. */
+  readonly array: BigInt64Array<SharedArrayBuffer>;
+  /** Index of the word in {@link array}. */
+  readonly index: number;
+}
+
 /**
  * Physical memory in shared memory: one SharedArrayBuffer per segment, never one flat buffer, because a host's memory
  * has holes, nodes and a size that no single buffer reaches.
@@ -206,6 +214,15 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     if (address % 4 !== 0) throw new KhoError('KHO_EINVAL', `${hex(address)} is not aligned to a word`, { address });
     const [{ range, offset }] = this.#map.cut(address, 4);
     return { array: range.words, index: offset / 4 };
+  }
+
+  /** The same for the 64-bit word at `address`, a multiple of 8. A BigInt for each access: for rare ones. */
+  longs(address: PhysicalAddress): LongLocation {
+    if (address % 8 !== 0) {
+      throw new KhoError('KHO_EINVAL', `${hex(address)} is not aligned to a 64-bit word`, { address });
+    }
+    const [{ range, offset }] = this.#map.cut(address, 8);
+    return { array: range.longs, index: offset / 8 };
   }
 
   /** The pieces of a write, every one of which can be written. */

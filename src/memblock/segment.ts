@@ -26,6 +26,7 @@ export class Segment implements MemoryRange {
   #buffer: SharedArrayBuffer | null;
   #bytes: Uint8Array<SharedArrayBuffer> | undefined;
   #words: Int32Array<SharedArrayBuffer> | undefined;
+  #longs: BigInt64Array<SharedArrayBuffer> | undefined;
 
   private constructor({ base, size, nid, backed, buffer }: SegmentHandle, own: boolean) {
     this.base = base as PhysicalAddress;
@@ -70,6 +71,12 @@ export class Segment implements MemoryRange {
   get words(): Int32Array<SharedArrayBuffer> {
     if (this.#words === undefined) this.#words = new Int32Array(this.writable.buffer);
     return this.#words;
+  }
+
+  /** The same as 64-bit words. */
+  get longs(): BigInt64Array<SharedArrayBuffer> {
+    if (this.#longs === undefined) this.#longs = new BigInt64Array(this.writable.buffer);
+    return this.#longs;
   }
 
   /** The buffer; where only zeros can be read, one of this thread's own that nobody writes to. */

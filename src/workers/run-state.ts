@@ -6,6 +6,7 @@ import {
   makeInPlace,
   PAGE_SIZE,
   type PhysicalAddress,
+  PreservedPages,
   physicalAddress,
   RadixTree,
   type ShardExtents,
@@ -42,7 +43,7 @@ export class RunState {
   /** What each shard may allocate from, once it was asked for: every context of an instance wants all of them. */
   readonly #shardExtents = new Map<number, ShardExtents>();
   readonly #shardGuests = new Map<number, ShardExtents>();
-  readonly #tracker: RadixTree;
+  readonly #preserved: PreservedPages;
   readonly #stage: Stage;
   /** Mode `subfdt` alone. */
   readonly #shardFdts: ShardFdts | undefined;
@@ -76,20 +77,21 @@ export class RunState {
     this.#memory = SharedPhysicalMemory.attach(description.memory);
     this.#extents = ExtentTable.attach(description.extents);
     this.#guestExtents = ExtentTable.attach(description.guestExtents);
-    this.#tracker = RadixTree.attach(this.#memory, description.tracker);
+    // Nothing of an extent, or of a room for a blob, is scratch.
+    this.#preserved = new PreservedPages(RadixTree.attach(this.#memory, description.tracker), this.#memory);
     this.#stage = Stage.attach(description.stage);
     this.#dma = DmaGate.attach(description.dma);
     const { mode, shards, shardFdts, lateWrites } = description;
     if (lateWrites !== undefined) {
       const extentsOf = (shard: number): ShardExtents => this.#extentsOf(shard);
-      const views = { memory: this.#memory, tracker: this.#tracker, extentsOf };
+      const views = { memory: this.#memory, tracker: this.#preserved.tracker, extentsOf };
       this.#frozen = new FrozenMemory(description, lateWrites, views);
     }
     // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
     const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
     const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
     this.#blocks = new StructBlocks(mode === 'sequential' ? declared : undefined, names);
-    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
+    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#preserved);
   }
 
   /** `live` are the states on this thread. */
@@ -310,7 +312,7 @@ export class RunState {
     return new DriverContext(scope, {
       ...this.#identity(instance, item),
       memory: this.#memory,
-      tracker: this.#tracker,
+      preserved: this.#preserved,
       shards,
       ownShard,
       state: () => this.#state(item, instance),

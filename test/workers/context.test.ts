@@ -4,6 +4,7 @@ import {
   ExtentTable,
   PAGE_SIZE,
   type PhysicalAddress,
+  PreservedPages,
   physicalAddress,
   RadixTree,
   SharedPhysicalMemory,
@@ -51,7 +52,7 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
     options: { queues: 2 },
     seed: 7,
     memory,
-    tracker,
+    preserved: new PreservedPages(tracker, memory),
     shards: sinks.map((sink, shard) => ({
       extents: extents.extent(shard),
       ...(shard === 0 && { guest }),
