@@ -1,7 +1,7 @@
 import { KEXEC_METADATA_NAME, type KexecMetadata, ROOT_FDT_SIZE } from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
 import { KhoError } from '../errors.js';
-import { hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, walkRadixTree } from '../memblock/index.js';
+import { hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, walkRadixRuns } from '../memblock/index.js';
 import { type BootRecordReport, inspectScratch, noteCutShort, recordReport } from './boot-report.js';
 import { Claims, type OwnerClaim, type UnclaimedRange } from './claims.js';
 import { type InspectContext, noteClaims } from './context.js';
@@ -108,7 +108,7 @@ export function inspectHandover(
       : []),
     ...(root.reused ? ['the page of the root FDT holds none'] : []),
     ...(tracker === undefined ? [] : tracker.reuse),
-    ...(tracker?.readable === true && tracker.objects.folios.length === 0 && subtrees.length > 0
+    ...(tracker?.readable === true && tracker.objects.count === 0 && subtrees.length > 0
       ? ['the tracker is empty']
       : []),
     ...reusedBlobs,
@@ -138,7 +138,7 @@ export function inspectHandover(
 
 function inspectRadixTree(context: InspectContext, address: PhysicalAddress) {
   return inspectTracker(context, { form: 'radix-tree', address }, (visit, onDamage) =>
-    walkRadixTree(context.memory, address, visit, { onDamage }),
+    walkRadixRuns(context.memory, address, visit, { onDamage }),
   );
 }
 
