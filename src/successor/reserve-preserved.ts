@@ -42,8 +42,9 @@ export interface PreservedSource {
  * an address for the first thing that is wrong; then nothing is reserved.
  *
  * Linux reserves object by object in the order of the walk, and notes the order in the first struct page of each. Here neighbours
- * are reserved together, of whatever orders, ascending: memblock's regions are the same in the end, and the index is the note. Time
- * and memory go by runs of neighbours, not by objects.
+ * are reserved together, of whatever orders, ascending: memblock's regions are the same in the end, and the index is the
+ * note. (While it goes on there are fewer of them: an array that Linux must grow for a while need not grow here.) Time and
+ * memory go by runs of neighbours, not by objects. KHO_ENOMEM if memblock's array must grow and has no room in scratch.
  */
 export function reservePreserved({ memory, memblock, handover, root, scratch }: PreservedSource): FolioIndex {
   const runs = new FolioRuns();
