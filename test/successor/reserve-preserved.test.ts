@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { KHO_V4 } from '#dist/abi/index.js';
+import { type HandoverRoot, KHO_V4 } from '#dist/abi/index.js';
 import {
   physicalAddress as at,
   type Folio,
@@ -47,7 +47,11 @@ function host(size: number, mark: (preserve: (address: number, order: number) =>
     made.setKhoScratchOnly();
     return made;
   };
-  const handover = { form: 'sub-blobs', profile: KHO_V4, root: { memoryMap: tree.root, subtrees: [] } } as const;
+  const handover: HandoverRoot = {
+    form: 'sub-blobs',
+    profile: KHO_V4,
+    root: { compatible: KHO_V4.compatible, memoryMap: tree.root, subtrees: [] },
+  };
   return { memory, tree, memblock, source: { memory, handover, root: ROOT, scratch: [SCRATCH] } };
 }
 
