@@ -60,6 +60,7 @@ export function coldBoot(options: HostOptions): BootedMachine {
   const ranges = spreadOverNodes(firmware, options.nodes);
   const memory = SharedPhysicalMemory.create(ranges);
   const memblock = new Memblock();
+  memblock.allowResize(); // the first thing that e820__memblock_setup() does
   for (const { base, size, nid } of ranges) memblock.addNode(base, size, nid);
   reserveBootAllocations(memblock, {
     cpus: options.cpus,

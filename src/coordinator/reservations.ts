@@ -22,8 +22,8 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  PreservedPages,
   preservedPages,
-  preservePages,
   RadixTree,
   type ShardGrant,
   walkRadixTree,
@@ -80,6 +80,8 @@ export class Reservations {
   /** Where preserved memory is a chunk list: pages for it, as many as it can need. */
   readonly listPages: readonly PhysicalAddress[];
   readonly tracker: RadixTree;
+  /** The tracker by the kernel's calls. */
+  readonly preserved: PreservedPages;
   readonly #host: Host;
   /** What came from the page allocator. */
   readonly #taken: PageRange[] = [];
@@ -103,6 +105,7 @@ export class Reservations {
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
+      this.preserved = new PreservedPages(this.tracker, host.memory, host.scratch.areas);
     } catch (error) {
       this.release();
       throw error;
@@ -136,7 +139,7 @@ export class Reservations {
   preserveReservedMem(): void {
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
-      preservePages(this.tracker, address, pages);
+      this.preserved.preservePages(address, pages);
     }
   }
 
@@ -276,6 +279,7 @@ export class Reservations {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
+    tracker.seal(); // whatever was forgotten shall be an error, not a page that is taken in the blackout
     return tracker;
   }
 

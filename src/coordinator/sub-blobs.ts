@@ -13,7 +13,7 @@ import {
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import type { RenderedBlob } from '../hashstage/index.js';
-import { type Folio, PAGE_SIZE, type PhysicalAddress, preserveBlob, walkRadixTree } from '../memblock/index.js';
+import { type Folio, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Finalized, HandoverOutput, OutputParts } from './output.js';
 import type { Registry } from './registry.js';
@@ -58,13 +58,13 @@ export class SubBlobs implements HandoverOutput {
       const blob = blobs[next++] as RenderedBlob;
       rendered.set(driver.name, blob);
       subtrees.push({ name: driver.name, address: room.address, size: blob.size });
-      preserveBlob(this.#parts.reservations.tracker, room.address, blob.size);
+      this.#parts.reservations.preserved.preserveBlob(room.address, blob.size);
     }
     return this.#parts.recorder.step('finalize', 'root FDT', () => {
       // The kernel adds its own entries at boot, before any driver.
       const all = [...this.#writeCoreBlobs(), ...subtrees];
       const { rooms, reservations, profile, host } = this.#parts;
-      reservations.tracker.set(rooms.root, 0);
+      reservations.preserved.preserveFolio(rooms.root, 0);
       const { first: memoryMap, pages: trackerPages } = this.#listPreserved();
       const page = host.memory.view(rooms.root, ROOT_FDT_SIZE);
       const root = { address: rooms.root, size: writeKhoRoot(page, { profile, memoryMap, subtrees: all }) };
@@ -119,7 +119,7 @@ export class SubBlobs implements HandoverOutput {
       if (name === KEXEC_METADATA_NAME) page.set(metadata);
       const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
       core.push({ name, address, size });
-      preserveBlob(this.#parts.reservations.tracker, address, size);
+      this.#parts.reservations.preserved.preserveBlob(address, size);
     }
     this.#parts.reservations.preserveReservedMem();
     return core;
