@@ -1,6 +1,7 @@
 import {
   decodeScratchArray,
   type HandoverRoot,
+  type Profile,
   ROOT_FDT_SIZE,
   readHandoverRoot,
   type ScratchEntry,
@@ -33,15 +34,16 @@ export interface EarlyBoot {
 /**
  * The next kernel's early boot, in the order of Linux 7.2: find the boot record, check the FDT and the scratch array
  * (kho_populate), take memory from the firmware's map, allocate from scratch alone while nothing else is known, read what
- * is preserved and reserve it (kho_memory_init), then let scratch go. The patch series v4 and v5 have the same order.
+ * is preserved and reserve it (kho_memory_init), then let scratch go. The patch series v4 and v5 have the same order. With
+ * `as` it is a kernel that speaks that profile alone.
  *
  * Anything that is not as it must be ends it, before a single driver has been asked: KHO_EIMAGE, KHO_ETRACKER or an FDT
  * error that says what and where. KHO_ENOMEM if scratch is too small to boot in.
  */
-export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
+export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number, as?: Profile): EarlyBoot {
   const record = arch.findBootRecord(memory);
   if (record.damage !== undefined) throw record.damage;
-  const handover = readHandoverRoot(memory, record.root, record.rootSize);
+  const handover = readHandoverRoot(memory, record.root, record.rootSize, as);
   const scratch = readScratch(memory, record);
   const memblock = usableMemory(record.firmware);
   for (const { address, size } of scratch) {

@@ -8,8 +8,8 @@ import {
   preservedProblems,
   ROOT_FDT_SIZE,
   type ScratchEntry,
-  SERIES_V5_BITMAP_BITS,
   walkKhoserMem,
+  walkPreservedMemory,
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import {
@@ -21,7 +21,6 @@ import {
   type PhysicalAddress,
   type PhysicalMemory,
   physicalAddress,
-  walkRadixRuns,
 } from '../memblock/index.js';
 
 /** What a kernel knows when it comes to what is preserved. */
@@ -48,11 +47,11 @@ export interface PreservedSource {
  */
 export function reservePreserved({ memory, memblock, handover, root, scratch }: PreservedSource): FolioIndex {
   const runs = new FolioRuns();
-  const visit: FolioRuns['add'] = (address, order, count) => runs.add(address, order, count);
+  const visit = (address: PhysicalAddress, order: number, count = 1): void => runs.add(address, order, count);
   let found: Pick<PreservedState, 'trackerPages' | 'blobs'>;
   if (handover.form === 'sub-blobs') {
-    const { memoryMap, subtrees } = handover.root;
-    const trackerPages = walked(memoryMap, () => walkRadixRuns(memory, memoryMap, visit));
+    const { memoryMap = physicalAddress(0), subtrees } = handover.root;
+    const trackerPages = walked(memoryMap, () => walkPreservedMemory(memory, handover.root, visit));
     found = { trackerPages, blobs: [{ name: 'root FDT', address: root, size: ROOT_FDT_SIZE }, ...subtrees] };
   } else {
     // The FDT lies in scratch, or anywhere else where nothing is preserved.
@@ -85,14 +84,15 @@ function reserveObjects(memblock: Memblock, objects: FolioIndex, noinit: boolean
 /** Visits what the one FDT says is preserved; returns the pages that list it beside the FDT itself. */
 function listedInOneFdt(
   memory: PhysicalMemory,
-  { firstChunk, mem }: OneFdt,
+  { profile, firstChunk, mem }: OneFdt,
   visit: FolioRuns['add'],
 ): PhysicalAddress[] {
   for (const range of mem.flatMap(memRanges)) {
     for (const { address, order } of memFolios(range)) visit(address, order);
   }
-  if (firstChunk === undefined) return [];
-  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, SERIES_V5_BITMAP_BITS, visit));
+  const { bitmapBits } = profile;
+  if (firstChunk === undefined || bitmapBits === undefined) return [];
+  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, bitmapBits, visit));
 }
 
 function pagesOf({ address, size }: KhoMem): PhysicalAddress[] {

@@ -50,7 +50,7 @@ function host(size: number, mark: (preserve: (address: number, order: number) =>
   const handover: HandoverRoot = {
     form: 'sub-blobs',
     profile: KHO_V4,
-    root: { compatible: KHO_V4.compatible, memoryMap: tree.root, subtrees: [] },
+    root: { profile: KHO_V4, memoryMap: tree.root, subtrees: [] },
   };
   return { memory, tree, memblock, source: { memory, handover, root: ROOT, scratch: [SCRATCH] } };
 }
