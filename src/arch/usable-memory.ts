@@ -1,14 +1,14 @@
-import { alignDown, alignUp, Memblock, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
+import { Memblock, PAGE_SIZE, physicalAddress } from '../memblock/index.js';
 import type { FirmwareRange } from './architecture.js';
 
-/** A memblock with the whole pages of memory that the firmware's map calls usable, and nothing reserved. */
+/**
+ * A memblock with the whole pages of memory that the firmware's map calls usable, nothing reserved, and arrays that may
+ * grow: as e820__memblock_setup() leaves it.
+ */
 export function usableMemory(firmware: readonly FirmwareRange[]): Memblock {
   const memblock = new Memblock();
-  for (const { base, size, usable } of firmware) {
-    if (!usable) continue;
-    const start = alignUp(base, PAGE_SIZE);
-    const end = alignDown(base + size, PAGE_SIZE);
-    if (end > start) memblock.add(physicalAddress(start), end - start);
-  }
+  memblock.allowResize();
+  for (const { base, size, usable } of firmware) if (usable) memblock.add(physicalAddress(base), size);
+  memblock.trimMemory(PAGE_SIZE);
   return memblock;
 }

@@ -63,6 +63,7 @@ export function coldBoot(options: HostOptions): BootedMachine {
   const ranges = map?.ranges.map((range) => ({ ...range, backed: true })) ?? spreadOverNodes(firmware, options.nodes);
   const memory = SharedPhysicalMemory.create(ranges);
   const memblock = new Memblock();
+  memblock.allowResize(); // the first thing that e820__memblock_setup() does
   for (const { base, size, nid } of ranges) memblock.addNode(base, size, nid);
   reserveBootAllocations(memblock, {
     cpus: options.cpus,

@@ -113,6 +113,7 @@ function inheritanceOf({ host, reservations }: Estate, report: SuccessorReport):
  */
 function bootMemblock({ host, kexec }: Estate, inheritance: Inheritance): Memblock {
   const memblock = new Memblock();
+  memblock.allowResize();
   const areas = host.scratch.areas.filter(({ size }) => size > 0);
   for (const { base, size, nid } of host.memory.ranges) memblock.addNode(base, size, nid);
   for (const { address, size } of areas) memblock.markKhoScratch(address, size);
@@ -126,10 +127,11 @@ function bootMemblock({ host, kexec }: Estate, inheritance: Inheritance): Memblo
     ...(image && { kernel: image }),
     reserved: [LOW_RESERVED],
   });
-  memblock.clearKhoScratchOnly();
   for (const { base, pages } of inheritance.extents.flatMap(({ ranges }) => ranges)) {
     memblock.reserve(base, pages * PAGE_SIZE);
   }
+  // Only now: the reserved array may have had to grow, and not into what it did not list yet.
+  memblock.clearKhoScratchOnly();
   // From here on it is as after a cold boot: the page allocator gets none of it.
   for (const { address, size } of areas) memblock.reserve(address, size);
   return memblock;

@@ -57,7 +57,8 @@ export function inspectScratch(
 /** Memory by the firmware's map; where there is no boot record, what the image itself says. */
 export function memoryOf(memory: PhysicalMemory, record: BootRecord | undefined): Memblock {
   if (record !== undefined) return usableMemory(record.firmware);
-  const memblock = new Memblock();
+  // Nothing boots here: there is room for all, wherever the ranges are from.
+  const memblock = new Memblock(undefined, { initialRegions: 2 * memory.ranges.length + 1 });
   for (const { base, size } of memory.ranges) memblock.add(base, size);
   return memblock;
 }

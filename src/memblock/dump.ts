@@ -1,10 +1,7 @@
 import { hex } from './address.js';
-import { isValidNode, type MemblockType, regionEnd } from './region.js';
-
-/** An address as the kernel's %pa prints it. */
-function pa(value: number): string {
-  return `0x${value.toString(16).padStart(16, '0')}`;
-}
+import { pa } from './memblock-log.js';
+import type { MemblockType } from './memblock-type.js';
+import { isValidNode, regionEnd } from './region.js';
 
 /** The text of memblock_dump_all(): what a kernel with `memblock=debug` on its command line prints, less time stamps. */
 export function dumpMemblock(memory: MemblockType, reserved: MemblockType): string {

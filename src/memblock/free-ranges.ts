@@ -1,5 +1,6 @@
 import { PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
-import { isValidNode, MemblockFlags, type MemblockRegion, type MemblockType, regionEnd } from './region.js';
+import type { MemblockType } from './memblock-type.js';
+import { isValidNode, MemblockFlags, type MemblockRegion, regionEnd } from './region.js';
 
 /**
  * A stretch of memory that is not reserved. It can be empty: two reserved regions that touch but did not merge have an
@@ -22,7 +23,7 @@ export interface FreeRangeFilter {
 }
 
 /** The rule of should_skip_region() for memory. */
-function isSkipped(region: Readonly<MemblockRegion>, { nid, flags, movableNode }: FreeRangeFilter): boolean {
+export function isSkipped(region: Readonly<MemblockRegion>, { nid, flags, movableNode }: FreeRangeFilter): boolean {
   const has = (flag: number): boolean => (region.flags & flag) !== 0;
   const wants = (flag: number): boolean => (flags & flag) !== 0;
   if (isValidNode(nid) && nid !== region.nid) return true;

@@ -1,15 +1,12 @@
+import { KhoError } from '../errors.js';
 import { PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
+import { NoRoomToGrow } from './double-array.js';
 import { dumpMemblock } from './dump.js';
 import { type FreeRange, freeRanges, freeRangesReverse } from './free-ranges.js';
-import {
-  isValidNode,
-  MAX_NUMNODES,
-  MemblockFlags,
-  type MemblockRegion,
-  MemblockType,
-  NUMA_NO_NODE,
-  regionEnd,
-} from './region.js';
+import { memPfnRanges, memRanges, memRangesReverse, type PageFrameRange, ranges } from './mem-ranges.js';
+import { pa } from './memblock-log.js';
+import { MemblockRegions, type MemblockSnapshot } from './memblock-regions.js';
+import { INIT_MEMBLOCK_REGIONS, isValidNode, MemblockFlags, NUMA_NO_NODE } from './region.js';
 import { roundDown, roundUp } from './round.js';
 
 /** As the end of a search: wherever memory is. */
@@ -25,10 +22,10 @@ export const SMP_CACHE_BYTES = 64;
 
 const LOW_LIMIT = physicalAddress(0);
 
-/** What a {@link Memblock} holds, as plain data. */
-export interface MemblockSnapshot {
-  memory: MemblockRegion[];
-  reserved: MemblockRegion[];
+/** How a {@link Memblock} begins. */
+export interface MemblockOptions {
+  /** Regions that each array has room for at first; some architectures have more than {@link INIT_MEMBLOCK_REGIONS}. */
+  initialRegions?: number;
 }
 
 /**
@@ -36,115 +33,36 @@ export interface MemblockSnapshot {
  * is reserved, and a search for what lies between. Sizes and alignments are in bytes; addresses need no alignment.
  *
  * A search begins at the top of memory unless {@link bottomUp} is set, and never takes the first page. Exhausted memory
- * is `undefined`, not an error, as the kernel returns 0: the caller knows what was asked for and can say so.
+ * is `undefined`, not an error, as the kernel returns 0: the caller knows what was asked for and can say so. An allocation
+ * that is found but cannot be reserved, because the array has no room to grow, is not made either.
  * A Memblock belongs to the thread that made it; {@link snapshot} crosses threads.
+ *
+ * docs/memblock.md says what is modelled and where this differs from the kernel.
  */
-export class Memblock {
-  readonly memory: MemblockType;
-  readonly reserved: MemblockType;
-  /** Search from the lowest address up. */
+export class Memblock extends MemblockRegions {
+  /** Search from the lowest address up (memblock_set_bottom_up). */
   bottomUp = false;
-  /** The end of what {@link MEMBLOCK_ALLOC_ACCESSIBLE} reaches. */
-  currentLimit: PhysicalAddress = MEMBLOCK_ALLOC_ANYWHERE;
   /** `movable_node` on the command line: keep hotpluggable memory free of allocations. */
   movableNode = false;
-  /** `kernelcore=mirror` on the command line; without it {@link markMirror} does nothing. */
-  mirroredKernelcore = false;
-  #hasMirror = false;
+  readonly #initialRegions: number;
   #khoScratchOnly = false;
 
-  constructor(snapshot: MemblockSnapshot = { memory: [], reserved: [] }) {
-    this.memory = new MemblockType('memory', snapshot.memory);
-    this.reserved = new MemblockType('reserved', snapshot.reserved);
+  constructor(
+    snapshot: MemblockSnapshot = { memory: [], reserved: [] },
+    { initialRegions = INIT_MEMBLOCK_REGIONS }: MemblockOptions = {},
+  ) {
+    super(snapshot, initialRegions);
+    this.#initialRegions = initialRegions;
   }
 
-  /** The regions as plain data, to be compared or sent to another thread. Modes are not part of it. */
-  snapshot(): MemblockSnapshot {
-    return {
-      memory: this.memory.regions.map((region) => ({ ...region })),
-      reserved: this.reserved.regions.map((region) => ({ ...region })),
-    };
-  }
-
-  /** An independent copy, modes included. */
+  /** An independent copy, modes and arrays included. */
   clone(): Memblock {
-    const copy = new Memblock(this.snapshot());
+    const copy = new Memblock(undefined, { initialRegions: this.#initialRegions });
+    copy.copyFrom(this);
     copy.bottomUp = this.bottomUp;
-    copy.currentLimit = this.currentLimit;
     copy.movableNode = this.movableNode;
-    copy.mirroredKernelcore = this.mirroredKernelcore;
-    copy.#hasMirror = this.#hasMirror;
     copy.#khoScratchOnly = this.#khoScratchOnly;
     return copy;
-  }
-
-  /** Adds memory of a node not known yet. */
-  add(base: PhysicalAddress, size: number): void {
-    this.memory.addRange(base, size, MAX_NUMNODES, MemblockFlags.NONE);
-  }
-
-  addNode(base: PhysicalAddress, size: number, nid: number, flags: number = MemblockFlags.NONE): void {
-    this.memory.addRange(base, size, nid, flags);
-  }
-
-  remove(base: PhysicalAddress, size: number): void {
-    this.memory.removeRange(base, size);
-  }
-
-  /** Reserves a range, whether or not there is memory. What is reserved already keeps its flags and node. */
-  reserve(base: PhysicalAddress, size: number, { nid = NUMA_NO_NODE, flags = 0 as number } = {}): void {
-    this.reserved.addRange(base, size, nid, flags);
-  }
-
-  /** Reserves a range as one that the kernel itself allocated. */
-  reserveKern(base: PhysicalAddress, size: number): void {
-    this.reserve(base, size, { flags: MemblockFlags.RSRV_KERN });
-  }
-
-  /** Takes a range out of what is reserved (memblock_phys_free). */
-  free(base: PhysicalAddress, size: number): void {
-    this.reserved.removeRange(base, size);
-  }
-
-  markHotplug(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.HOTPLUG, true);
-  }
-
-  clearHotplug(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.HOTPLUG, false);
-  }
-
-  /** From now on, allocations try mirrored memory first. Nothing happens unless {@link mirroredKernelcore}. */
-  markMirror(base: PhysicalAddress, size: number): void {
-    if (!this.mirroredKernelcore) return;
-    this.#hasMirror = true;
-    this.memory.changeFlags(base, size, MemblockFlags.MIRROR, true);
-  }
-
-  markNomap(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.NOMAP, true);
-  }
-
-  clearNomap(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.NOMAP, false);
-  }
-
-  markKhoScratch(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.KHO_SCRATCH, true);
-  }
-
-  clearKhoScratch(base: PhysicalAddress, size: number): void {
-    this.memory.changeFlags(base, size, MemblockFlags.KHO_SCRATCH, false);
-  }
-
-  /** Leaves the struct pages of reserved memory uninitialized (memblock_reserved_mark_noinit). */
-  reservedMarkNoinit(base: PhysicalAddress, size: number): void {
-    this.reserved.changeFlags(base, size, MemblockFlags.RSRV_NOINIT, true);
-  }
-
-  /** Gives the regions of `type` in a range to a node. */
-  setNode(base: PhysicalAddress, size: number, type: MemblockType, nid: number): void {
-    type.setNode(base, size, nid);
   }
 
   /** Allocate from KHO_SCRATCH memory alone, from now on: a kernel that KHO started, before it has reserved what is preserved. */
@@ -160,34 +78,6 @@ export class Memblock {
     return this.#khoScratchOnly;
   }
 
-  get hasMirror(): boolean {
-    return this.#hasMirror;
-  }
-
-  overlapsRegion(type: MemblockType, base: PhysicalAddress, size: number): boolean {
-    return type.overlaps(base, size);
-  }
-
-  isMemory(address: PhysicalAddress): boolean {
-    return this.memory.search(address) >= 0;
-  }
-
-  isReserved(address: PhysicalAddress): boolean {
-    return this.reserved.search(address) >= 0;
-  }
-
-  /** Whether one memory region holds all of the range; two neighbours do not. */
-  isRegionMemory(base: PhysicalAddress, size: number): boolean {
-    const index = this.memory.search(base);
-    if (index < 0) return false;
-    return regionEnd(this.memory.regions[index]) >= Math.min(base + size, PHYS_ADDR_MAX);
-  }
-
-  /** Whether any byte of the range is reserved. */
-  isRegionReserved(base: PhysicalAddress, size: number): boolean {
-    return this.reserved.overlaps(base, size);
-  }
-
   /** Memory that is not reserved, ascending; which memory regions count, `nid` and `flags` say (see {@link FreeRange}). */
   freeRanges(nid = NUMA_NO_NODE, flags: number = MemblockFlags.NONE): Generator<FreeRange> {
     return freeRanges(this.memory, this.reserved, { nid, flags, movableNode: this.movableNode });
@@ -198,7 +88,30 @@ export class Memblock {
     return freeRangesReverse(this.memory, this.reserved, { nid, flags, movableNode: this.movableNode });
   }
 
-  /** A free place of `size` bytes in [start, end), or undefined (memblock_find_in_range_node). Reserves nothing. */
+  /** Memory in the kernel's direct map, reserved or not, ascending (for_each_mem_range). */
+  memRanges(): Generator<FreeRange> {
+    return memRanges(this.memory);
+  }
+
+  /** The same, descending (for_each_mem_range_rev). */
+  memRangesReverse(): Generator<FreeRange> {
+    return memRangesReverse(this.memory);
+  }
+
+  /** What is reserved, ascending (for_each_reserved_mem_range). */
+  reservedRanges(): Generator<FreeRange> {
+    return ranges(this.reserved);
+  }
+
+  /** Whole pages of memory of a node, or of all, ascending (for_each_mem_pfn_range). */
+  memPfnRanges(nid = NUMA_NO_NODE): Generator<PageFrameRange> {
+    return memPfnRanges(this.memory, nid);
+  }
+
+  /**
+   * A free place of `size` bytes in [start, end), or undefined (memblock_find_in_range_node). Reserves nothing.
+   * KHO_EINVAL unless size and alignment are whole numbers.
+   */
   findInRange(
     size: number,
     align: number,
@@ -207,6 +120,9 @@ export class Memblock {
     nid = NUMA_NO_NODE,
     flags: number = this.#allocationFlags(),
   ): PhysicalAddress | undefined {
+    for (const value of [size, align]) {
+      if (!(Number.isInteger(value) && value >= 0)) throw new KhoError('KHO_EINVAL', `${value} is no number of bytes`);
+    }
     const accessible = end === MEMBLOCK_ALLOC_ACCESSIBLE || end === MEMBLOCK_ALLOC_NOLEAKTRACE;
     // The first page is never given away: its address would be the answer for "nothing found".
     const low = Math.max(start, PAGE_SIZE);
@@ -247,19 +163,14 @@ export class Memblock {
     const alignment = align === 0 ? SMP_CACHE_BYTES : align;
     let flags = this.#allocationFlags();
     for (;;) {
-      let found = this.findInRange(size, alignment, start, end, nid, flags);
-      if (found !== undefined) {
-        this.reserve(found, size, { nid, flags: MemblockFlags.RSRV_KERN });
-        return found;
-      }
+      const found = this.findInRange(size, alignment, start, end, nid, flags);
+      if (found !== undefined && this.#reserved(found, size, nid)) return found;
       if (isValidNode(nid) && !exactNid) {
-        found = this.findInRange(size, alignment, start, end, NUMA_NO_NODE, flags);
-        if (found !== undefined) {
-          this.reserveKern(found, size);
-          return found;
-        }
+        const other = this.findInRange(size, alignment, start, end, NUMA_NO_NODE, flags);
+        if (other !== undefined && this.#reserved(other, size, NUMA_NO_NODE)) return other;
       }
       if ((flags & MemblockFlags.MIRROR) === 0) return undefined;
+      this.#logNoMirror(size);
       flags &= ~MemblockFlags.MIRROR;
     }
   }
@@ -300,37 +211,42 @@ export class Memblock {
     return this.allocRangeNid(size, align, LOW_LIMIT, end, nid, exactNid);
   }
 
-  /** Bytes of memory. */
-  physMemSize(): number {
-    return this.memory.totalSize;
+  /** {@link allocTryNid} without any wish (memblock_alloc). What is allocated has no bytes: zeroed and raw are the same. */
+  alloc(size: number, align: number): PhysicalAddress | undefined {
+    return this.allocTryNid(size, align);
   }
 
-  /** Bytes reserved. */
-  reservedSize(): number {
-    return this.reserved.totalSize;
+  /** memblock_alloc_or_panic(): KHO_ENOMEM instead of undefined. */
+  allocOrPanic(size: number, align: number): PhysicalAddress {
+    const address = this.alloc(size, align);
+    if (address === undefined) throw new KhoError('KHO_ENOMEM', `Failed to allocate ${size} bytes`, { size });
+    return address;
   }
 
-  /** Bytes that the kernel allocated itself, below `limit` and, for a valid `nid`, recorded for that node. */
-  reservedKernSize(limit: PhysicalAddress = MEMBLOCK_ALLOC_ANYWHERE, nid = NUMA_NO_NODE): number {
-    let total = 0;
-    for (const region of this.reserved.regions) {
-      if (region.base > limit) break;
-      if ((region.flags & MemblockFlags.RSRV_KERN) === 0) continue;
-      if (isValidNode(nid) && region.nid !== nid) continue;
-      total += Math.min(region.size, limit - region.base);
-    }
-    return total;
+  /** At `minimum` or above if possible (memblock_alloc_from). */
+  allocFrom(size: number, align: number, minimum: PhysicalAddress): PhysicalAddress | undefined {
+    return this.allocTryNid(size, align, minimum);
   }
 
-  /** The lowest address of memory; 0 without memory. */
-  startOfDram(): PhysicalAddress {
-    return this.memory.regions[0]?.base ?? LOW_LIMIT;
+  /** Below {@link ARCH_LOW_ADDRESS_LIMIT} (memblock_alloc_low). */
+  allocLow(size: number, align: number): PhysicalAddress | undefined {
+    return this.allocTryNid(size, align, LOW_LIMIT, ARCH_LOW_ADDRESS_LIMIT);
   }
 
-  /** The address behind the highest byte of memory; 0 without memory. */
-  endOfDram(): PhysicalAddress {
-    const last = this.memory.regions.at(-1);
-    return last === undefined ? LOW_LIMIT : regionEnd(last);
+  /** On a node if possible (memblock_alloc_node). */
+  allocNode(size: number, align: number, nid: number): PhysicalAddress | undefined {
+    return this.allocTryNid(size, align, LOW_LIMIT, MEMBLOCK_ALLOC_ACCESSIBLE, nid);
+  }
+
+  /** {@link allocTryNid} on that node or not at all (memblock_alloc_exact_nid_raw). */
+  allocExactNid(
+    size: number,
+    align: number,
+    minimum: PhysicalAddress,
+    maximum: PhysicalAddress,
+    nid: number,
+  ): PhysicalAddress | undefined {
+    return this.allocTryNid(size, align, minimum, maximum, nid, true);
   }
 
   /** What a kernel with `memblock=debug` prints. */
@@ -338,8 +254,31 @@ export class Memblock {
     return dumpMemblock(this.memory, this.reserved);
   }
 
+  override findForArray(start: PhysicalAddress, end: PhysicalAddress, size: number): PhysicalAddress | undefined {
+    const flags = this.#allocationFlags();
+    const found = this.findInRange(size, PAGE_SIZE, start, end, NUMA_NO_NODE, flags);
+    if (found !== undefined || (flags & MemblockFlags.MIRROR) === 0) return found;
+    this.#logNoMirror(size);
+    return this.findInRange(size, PAGE_SIZE, start, end, NUMA_NO_NODE, flags & ~MemblockFlags.MIRROR);
+  }
+
+  /** Reserves what was found; false if the array has no room to grow. */
+  #reserved(base: PhysicalAddress, size: number, nid: number): boolean {
+    try {
+      this.reserve(base, size, { nid, flags: MemblockFlags.RSRV_KERN });
+      return true;
+    } catch (error) {
+      if (error instanceof NoRoomToGrow) return false;
+      throw error;
+    }
+  }
+
+  #logNoMirror(size: number): void {
+    this.log?.(`Could not allocate ${pa(size)} bytes of mirrored memory`);
+  }
+
   #allocationFlags(): number {
     if (this.#khoScratchOnly) return MemblockFlags.KHO_SCRATCH;
-    return this.#hasMirror ? MemblockFlags.MIRROR : MemblockFlags.NONE;
+    return this.hasMirror ? MemblockFlags.MIRROR : MemblockFlags.NONE;
   }
 }

@@ -2,7 +2,7 @@ import { alignDown, alignUp } from './address.js';
 
 /** Whether `value` is 1, 2, 4, …: the only alignments that the kernel's rounding is made for. */
 export function isPowerOfTwo(value: number): boolean {
-  return 2 ** Math.round(Math.log2(value)) === value;
+  return value > 0 && 2 ** Math.round(Math.log2(value)) === value;
 }
 
 /** The kernel's round_up(). It works on bits: an alignment that is no power of two gives something else, and so it does here. */

@@ -8,7 +8,8 @@ import {
   Memblock,
   SMP_CACHE_BYTES,
 } from '#dist/memblock/memblock.js';
-import { MAX_NUMNODES, MemblockFlags, type MemblockType, NUMA_NO_NODE } from '#dist/memblock/region.js';
+import type { MemblockType } from '#dist/memblock/memblock-type.js';
+import { MAX_NUMNODES, MemblockFlags, NUMA_NO_NODE } from '#dist/memblock/region.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -116,6 +117,7 @@ describe.each([
   });
 
   it('many: keeps hundreds of separate regions, and one range over all of them closes every gap', () => {
+    memblock = new Memblock(undefined, { initialRegions: 1024 });
     for (let index = 0; index < 300; index++) adding((2 * index + 1) * PAGE_SIZE, PAGE_SIZE);
     expect(regions()).toHaveLength(300);
     adding(0, 601 * PAGE_SIZE);

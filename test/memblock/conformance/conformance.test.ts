@@ -1,0 +1,31 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { CASES, MODULES } from './cases.js';
+
+/** The names that the simulator prints with NUMA, in its order. */
+const names = readFileSync(new URL('cases.txt', import.meta.url), 'utf8')
+  .trimEnd()
+  .split('\n');
+
+describe('the cases of the kernel’s memblock simulator', () => {
+  it('are 264, and each has one test here; no test has another name', () => {
+    expect([names.length, new Set(names).size]).toEqual([264, 264]);
+    expect(CASES.map(({ id }) => id).sort()).toEqual([...names].sort());
+  });
+
+  it.each(CASES)('$id', ({ run }) => run({ movableNode: false }));
+
+  it('are told in docs/memblock-conformance.md, each with the file that its test is in', () => {
+    const docs = readFileSync(new URL('../../../docs/memblock-conformance.md', import.meta.url), 'utf8');
+    const files = new Map(
+      Object.entries(MODULES).flatMap(([file, cases]) => cases.map(({ id }) => [id, `${file}.ts`] as const)),
+    );
+    const rows = names.map((name, index) => `| ${index + 1} | \`${name}\` | ${files.get(name)} |`);
+    expect(docs.split('\n').filter((line) => /^\| \d/.test(line))).toEqual(rows);
+  });
+});
+
+describe('the cases of allocation with movable_node', () => {
+  const { 'region-cases': _, 'growth-cases': _growth, ...allocation } = MODULES;
+  it.each(Object.values(allocation).flat())('$id', ({ run }) => run({ movableNode: true }));
+});

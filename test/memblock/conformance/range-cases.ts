@@ -1,0 +1,191 @@
+import {
+  type AllocationCase,
+  allocationCases,
+  allocExactNid,
+  allocTryNid,
+  type ConformanceCase,
+  type Reservation,
+} from './allocation-case.js';
+import { END, type Span } from './small-machine.js';
+
+const kern = (...span: Span): Reservation => ({ span, kern: true });
+const plain = (...span: Span): Reservation => ({ span });
+
+/** Between a minimum and a maximum, for no node in particular: all three calls do the same. */
+const RANGE: AllocationCase[] = [
+  { name: 'alloc_nid_top_down_simple_check', direction: 'top-down', size: 128, minimum: 64, maximum: 576, found: 448 },
+  { name: 'alloc_nid_bottom_up_simple_check', direction: 'bottom-up', size: 128, minimum: 64, maximum: 576, found: 64 },
+  {
+    name: 'alloc_nid_top_down_end_misaligned_check',
+    direction: 'top-down',
+    size: 128,
+    minimum: 64,
+    maximum: 578,
+    found: 448,
+  },
+  {
+    name: 'alloc_nid_bottom_up_start_misaligned_check',
+    direction: 'bottom-up',
+    size: 128,
+    minimum: 2,
+    maximum: 514,
+    found: 32,
+  },
+  // Too narrow a range: the minimum is dropped, the maximum holds.
+  {
+    name: 'alloc_nid_top_down_narrow_range_check',
+    direction: 'top-down',
+    size: 256,
+    minimum: 512,
+    maximum: 544,
+    found: 288,
+  },
+  {
+    name: 'alloc_nid_bottom_up_narrow_range_check',
+    direction: 'bottom-up',
+    size: 256,
+    minimum: 512,
+    maximum: 544,
+    found: 0,
+  },
+  {
+    name: 'alloc_nid_top_down_reserved_with_space_check',
+    direction: 'top-down',
+    reserved: [kern(END - 64, 32), kern(END - 288, 128)],
+    size: 64,
+    minimum: END - 160,
+    maximum: END - 64,
+    found: END - 128,
+    leaves: [
+      [END - 288, 128],
+      [END - 128, 96],
+    ],
+  },
+  {
+    name: 'alloc_nid_bottom_up_reserved_with_space_check',
+    direction: 'bottom-up',
+    reserved: [kern(END - 64, 32), kern(END - 288, 128)],
+    size: 64,
+    minimum: END - 160,
+    maximum: END - 64,
+    found: END - 160,
+    leaves: [
+      [END - 288, 192],
+      [END - 64, 32],
+    ],
+  },
+  {
+    name: 'alloc_nid_top_down_reserved_no_space_check',
+    direction: 'top-down',
+    reserved: [kern(END - 64, 32), kern(END - 224, 128)],
+    size: 256,
+    minimum: END - 96,
+    maximum: END - 64,
+    found: END - 480,
+    leaves: [
+      [END - 480, 384],
+      [END - 64, 32],
+    ],
+  },
+  {
+    name: 'alloc_nid_bottom_up_reserved_no_space_check',
+    direction: 'bottom-up',
+    reserved: [plain(END - 64, 32), plain(END - 224, 128)],
+    size: 256,
+    minimum: END - 96,
+    maximum: END - 64,
+    found: 0,
+    leaves: [
+      [0, 256],
+      [END - 224, 128],
+      [END - 64, 32],
+    ],
+  },
+  // A maximum above all memory, and a minimum below it.
+  {
+    name: 'alloc_nid_top_down_cap_max_check',
+    direction: 'top-down',
+    size: 256,
+    minimum: END - 1024,
+    maximum: END + 256,
+    found: END - 256,
+  },
+  {
+    name: 'alloc_nid_bottom_up_cap_max_check',
+    direction: 'bottom-up',
+    size: 256,
+    minimum: 1024,
+    maximum: END + 256,
+    found: 1024,
+  },
+  {
+    name: 'alloc_nid_top_down_cap_min_check',
+    direction: 'top-down',
+    size: 1024,
+    minimum: -256,
+    maximum: END,
+    found: END - 1024,
+  },
+  {
+    name: 'alloc_nid_bottom_up_cap_min_check',
+    direction: 'bottom-up',
+    size: 1024,
+    minimum: 0,
+    maximum: END - 256,
+    found: 0,
+  },
+  {
+    name: 'alloc_nid_min_reserved_generic_check',
+    direction: 'both',
+    reserved: [kern(END - 192, 128)],
+    size: 64,
+    minimum: END - 64,
+    maximum: END,
+    found: END - 64,
+    leaves: [[END - 192, 192]],
+  },
+  {
+    name: 'alloc_nid_max_reserved_generic_check',
+    direction: 'both',
+    reserved: [kern(END - 64, 64)],
+    size: 128,
+    minimum: END - 192,
+    maximum: END - 64,
+    found: END - 192,
+    leaves: [[END - 192, 192]],
+  },
+  {
+    name: 'alloc_nid_exact_address_generic_check',
+    direction: 'both',
+    size: 1024,
+    minimum: 32,
+    maximum: 1056,
+    found: 32,
+  },
+  {
+    name: 'alloc_nid_reserved_full_merge_generic_check',
+    direction: 'both',
+    reserved: [kern(END - 64, 32), kern(END - 256, 128)],
+    size: 64,
+    minimum: END - 128,
+    maximum: END - 64,
+    found: END - 128,
+    leaves: [[END - 256, 224]],
+  },
+  {
+    name: 'alloc_nid_reserved_all_generic_check',
+    direction: 'both',
+    reserved: [plain(END - 32, 32), plain(0, END - 64)],
+    size: 256,
+    minimum: END - 64,
+    maximum: END - 32,
+  },
+  { name: 'alloc_nid_low_max_generic_check', direction: 'both', size: 1024, minimum: 0, maximum: 32 },
+];
+
+/** Allocation from a range of addresses (alloc_nid_api of the simulator, its range tests). */
+export const RANGE_CASES: readonly ConformanceCase[] = [
+  ...allocationCases('memblock_alloc_try_nid', allocTryNid, RANGE),
+  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNid, RANGE),
+  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNid, RANGE),
+];
