@@ -6,6 +6,7 @@ export * from './kho-mem.js';
 export * from './kho-root.js';
 export * from './kho-test.js';
 export * from './kho-vmalloc.js';
+export * from './kho-vmalloc-preserve.js';
 export * from './khoser-mem.js';
 export * from './khoser-walk.js';
 export * from './luo.js';

@@ -21,8 +21,8 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  PreservedPages,
   preservedPages,
-  preservePages,
   RadixTree,
   type ShardGrant,
   walkRadixTree,
@@ -81,6 +81,8 @@ export class Reservations {
   /** Series v5: pages for the list of preserved memory, as many as it can need. */
   readonly listPages: readonly PhysicalAddress[];
   readonly tracker: RadixTree;
+  /** The tracker by the kernel's calls. */
+  readonly preserved: PreservedPages;
   readonly #host: Host;
   /** What came from the page allocator. */
   readonly #taken: PageRange[] = [];
@@ -104,6 +106,7 @@ export class Reservations {
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
+      this.preserved = new PreservedPages(this.tracker, host.memory, host.scratch.areas);
     } catch (error) {
       this.release();
       throw error;
@@ -137,7 +140,7 @@ export class Reservations {
   preserveReservedMem(): void {
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
-      preservePages(this.tracker, address, pages);
+      this.preserved.preservePages(address, pages);
     }
   }
 
@@ -275,6 +278,7 @@ export class Reservations {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
+    tracker.seal(); // whatever was forgotten shall be an error, not a page that is taken in the blackout
     return tracker;
   }
 

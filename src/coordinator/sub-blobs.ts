@@ -8,7 +8,7 @@ import {
   writeMemblockFdt,
 } from '../abi/index.js';
 import type { RenderedBlob } from '../hashstage/index.js';
-import { PAGE_SIZE, preserveBlob } from '../memblock/index.js';
+import { PAGE_SIZE } from '../memblock/index.js';
 import type { RawPrepared } from '../workers/index.js';
 import type { Finalized, HandoverOutput, OutputParts } from './output.js';
 import { driverFrame, type Renderer, type RenderJob } from './renderer.js';
@@ -47,7 +47,7 @@ export class SubBlobs implements HandoverOutput {
       const blob = blobs[next++] as RenderedBlob;
       rendered.set(driver.name, blob);
       subtrees.push({ name: driver.name, address: room.address, size: blob.size });
-      preserveBlob(this.#parts.reservations.tracker, room.address, blob.size);
+      this.#parts.reservations.preserved.preserveBlob(room.address, blob.size);
     }
     return this.#parts.recorder.step('finalize', 'root FDT', () => {
       // The kernel adds its own entries at boot, before any driver.
@@ -84,7 +84,7 @@ export class SubBlobs implements HandoverOutput {
       if (name === KEXEC_METADATA_NAME) page.set(metadata);
       const size = name === MEMBLOCK_SUBTREE_NAME ? writeMemblockFdt(page, reserveMem) : metadata.length;
       core.push({ name, address, size });
-      preserveBlob(this.#parts.reservations.tracker, address, size);
+      this.#parts.reservations.preserved.preserveBlob(address, size);
     }
     this.#parts.reservations.preserveReservedMem();
     return core;
@@ -93,12 +93,12 @@ export class SubBlobs implements HandoverOutput {
   /** The root FDT that points to everything; its size. */
   #writeRoot(subtrees: readonly Subtree[]): number {
     const { root } = this.#parts.rooms;
-    const { tracker } = this.#parts.reservations;
+    const { tracker, preserved } = this.#parts.reservations;
     const size = writeKhoRoot(this.#parts.host.memory.view(root, ROOT_FDT_SIZE), this.#parts.profile, {
       memoryMap: tracker.root,
       subtrees,
     });
-    tracker.set(root, 0);
+    preserved.preserveFolio(root, 0);
     return size;
   }
 }
