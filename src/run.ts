@@ -1,5 +1,6 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ProfileName } from './abi/index.js';
 import {
   BLACKOUT_PHASES,
   Coordinator,
@@ -150,6 +151,8 @@ export async function verifyDirectory(
     readonly signal?: AbortSignal;
     readonly arch?: string;
     readonly drivers?: readonly { url: string; origin: string }[];
+    /** Read the handover as a kernel does that speaks this profile alone; else it is told by what is there. */
+    readonly profile?: ProfileName;
   } = {},
 ): Promise<VerifyResult> {
   const image = join(directory, 'ram.img');
@@ -172,6 +175,7 @@ export async function verifyDirectory(
     arch: options.arch ?? record?.host.arch ?? 'x86_64',
     drivers: record?.drivers.map(({ module }) => module) ?? options.drivers ?? [],
     ...(record && { unbacked: unbackedMemoryOf(record) }),
+    ...(options.profile && { profile: options.profile }),
   };
   const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
   if (fatal) {

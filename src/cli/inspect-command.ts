@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ProfileName } from '../abi/index.js';
 import { imageSizeOf, readRecord, unbackedMemoryOf } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import {
@@ -18,6 +19,7 @@ export interface InspectCommandOptions {
   readonly trees?: boolean;
   readonly bootParams?: number;
   readonly root?: number;
+  readonly profile?: ProfileName;
   readonly extract?: string;
   readonly force?: boolean;
   /** False with `--no-contents`. */

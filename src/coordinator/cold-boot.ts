@@ -3,6 +3,8 @@ import { KhoError } from '../errors.js';
 import {
   alignDown,
   alignUp,
+  type BootRange,
+  hex,
   type KernelParameters,
   Memblock,
   type MemoryRange,
@@ -18,6 +20,7 @@ import {
   type Scratch,
   SharedPhysicalMemory,
 } from '../memblock/index.js';
+import { checkMemoryMap } from './host-memory-map.js';
 import { Inheritance, unclaimedParts } from './inheritance.js';
 import type { HostOptions } from './plan.js';
 
@@ -51,27 +54,31 @@ export interface BootedMachine {
 }
 
 /**
- * Switches a machine on and boots it. KHO_EINVAL for memory or a command line that cannot be (strict: what the kernel
- * would silently ignore is an error), KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where memory is too small for its scratch.
+ * Switches a machine on and boots it. KHO_EINVAL for memory or a command line that cannot be (unless `cmdlineRules` says
+ * otherwise, what the kernel would silently ignore is an error), KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where memory is too small for its scratch.
  */
 export function coldBoot(options: HostOptions): BootedMachine {
   const arch = architectureNamed(options.arch);
-  const parameters = parseCommandLine(options.cmdline, { mode: 'strict', khoDefault: false });
+  const parameters = parseCommandLine(options.cmdline, { mode: options.cmdlineRules ?? 'strict', khoDefault: false });
   if (!parameters.kho) {
     throw new KhoError('KHO_EOPNOTSUPP', "KHO is off: the command line must say 'kho=on'", { field: 'host.cmdline' });
   }
-  const firmware = arch.firmwareMap(options.memory);
-  const ranges = setGuestMemoryApart(spreadOverNodes(firmware, options.nodes), options);
+  const { memoryMap: map } = options;
+  if (map !== undefined) checkMemoryMap(map);
+  const firmware = map?.firmware ?? arch.firmwareMap(options.memory);
+  const nodes = map?.ranges.map((range) => ({ ...range, backed: true })) ?? spreadOverNodes(firmware, options.nodes);
+  const ranges = setGuestMemoryApart(nodes, options);
   const memory = SharedPhysicalMemory.create(ranges);
   const memblock = new Memblock();
   memblock.allowResize(); // the first thing that e820__memblock_setup() does
   for (const { base, size, nid } of ranges) memblock.addNode(base, size, nid);
-  reserveGuestMemory(memblock, memory);
-  reserveBootAllocations(memblock, {
-    cpus: options.cpus,
-    kernel: { address: physicalAddress(KERNEL_ADDRESS), size: options.kernelSize ?? KERNEL_SIZE },
-    reserved: [LOW_RESERVED],
-  });
+  const kernel = {
+    address: map?.kernel?.address ?? physicalAddress(KERNEL_ADDRESS),
+    size: options.kernelSize ?? map?.kernel?.size ?? KERNEL_SIZE,
+  };
+  const reserved = [LOW_RESERVED, ...(map?.reserved ?? [])];
+  reserveGuestMemory(memblock, memory, [kernel, ...reserved]);
+  reserveBootAllocations(memblock, { cpus: options.cpus, kernel, reserved });
   const reserveMem = reserveNamedMemory(memblock, parameters.reserveMem);
   const scratch = reserveScratch(memblock, parameters.scratch);
   const pages = freePagesOf(memory, memblock);
@@ -99,9 +106,22 @@ export function freePagesOf(
 /**
  * Takes the guests' memory out of what the kernel allocates from, before it allocates anything: a plain reservation, as
  * `memmap=` or hugetlb's of Linux 7.3 (RSRV_HUGETLB) are, which scratch is not scaled by. The kernel has struct pages for it.
+ * KHO_EINVAL if something else is there already, one of `others`.
  */
-export function reserveGuestMemory(memblock: Memblock, { ranges }: SharedPhysicalMemory): void {
-  for (const { base, size, nid, backed } of ranges) if (!backed) memblock.reserve(base, size, { nid });
+export function reserveGuestMemory(
+  memblock: Memblock,
+  { ranges }: SharedPhysicalMemory,
+  others: readonly BootRange[] = [],
+): void {
+  for (const { base, size, nid, backed } of ranges) {
+    if (backed) continue;
+    const other = others.find(({ address, size: bytes }) => address < base + size && base < address + bytes);
+    if (other !== undefined) {
+      const text = `the guests' memory at ${hex(base)} (${hex(size)} bytes) would take in what is at ${hex(other.address)}`;
+      throw new KhoError('KHO_EINVAL', text, { field: 'host.guestMemory', address: base });
+    }
+    memblock.reserve(base, size, { nid });
+  }
 }
 
 /** Usable memory in whole pages, cut into nodes of the same size in the order of addresses. */
@@ -139,29 +159,27 @@ function spreadOverNodes(firmware: readonly FirmwareRange[], nodes: number): Mem
 }
 
 /** Makes the top of each node unbacked: its share of the guests' memory, in whole GiB at multiples of 1 GiB where it can be. */
-function setGuestMemoryApart(
-  ranges: readonly MemoryRange[],
-  { guestMemory = 0, nodes, memory }: HostOptions,
-): MemoryRange[] {
+function setGuestMemoryApart(ranges: readonly MemoryRange[], { guestMemory = 0, memory }: HostOptions): MemoryRange[] {
   if (guestMemory === 0) return [...ranges];
   if (!(guestMemory > 0 && guestMemory % NODE_ALIGNMENT === 0 && guestMemory < memory)) {
     const text = `${guestMemory} bytes of guest memory are not a multiple of 2 MiB below the host's ${memory} bytes`;
     throw new KhoError('KHO_EINVAL', text, { field: 'host.guestMemory' });
   }
-  const unit = guestMemory >= nodes * GIB ? GIB : NODE_ALIGNMENT;
+  const nids = [...new Set(ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
+  const unit = guestMemory >= nids.length * GIB ? GIB : NODE_ALIGNMENT;
   const units = Math.floor(guestMemory / unit);
-  return Array.from({ length: nodes }, (_, nid) => {
+  return nids.flatMap((nid, index) => {
     const own = ranges.filter((range) => range.nid === nid);
     // What is no whole unit goes to the last node.
-    const rest = nid === nodes - 1 ? guestMemory % unit : 0;
-    const share = (Math.floor(units / nodes) + (nid < units % nodes ? 1 : 0)) * unit + rest;
+    const rest = index === nids.length - 1 ? guestMemory % unit : 0;
+    const share = (Math.floor(units / nids.length) + (index < units % nids.length ? 1 : 0)) * unit + rest;
     const total = own.reduce((sum, { size }) => sum + size, 0);
     const large = cutTop(own, share, GIB);
     const small = cutTop(large.ranges, large.left, NODE_ALIGNMENT);
     if (small.left === 0 && total - share >= NODE_MEMORY_MIN) return small.ranges;
     const text = `node ${nid} has ${total} bytes of memory: too few for ${share} bytes of guests and 8 MiB of its own`;
     throw new KhoError('KHO_EINVAL', text, { field: 'host.guestMemory' });
-  }).flat();
+  });
 }
 
 /** Takes up to `bytes` in whole units, at multiples of one, from the top of the backed ranges; `left` is what they lack. */

@@ -31,12 +31,15 @@ export class Inheritance {
   }
 
   /**
-   * A shard's extents for a run, if it declares as many pages as it did before. To one run at a time: another one that
-   * has a shard of the same name gets none.
+   * A shard's extents for a run, if it declares as many pages as it did before, and they are whole folios of `order`. To one
+   * run at a time: another one that has a shard of the same name gets none.
    */
-  lend(shard: ShardName, pages: number): InheritedExtents | undefined {
+  lend(shard: ShardName, pages: number, order = 0): InheritedExtents | undefined {
     const extents = this.#shards.get(keyOf(shard));
     if (extents === undefined || extents.pages !== pages || this.#lent.has(extents)) return undefined;
+    const folio = 2 ** order;
+    const isWhole = ({ base, pages: count }: Extent) => base % (folio * PAGE_SIZE) === 0 && count % folio === 0;
+    if (!extents.ranges.every(isWhole)) return undefined;
     this.#lent.add(extents);
     return extents;
   }
