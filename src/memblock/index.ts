@@ -27,7 +27,7 @@ export * from './out-of-memory.js';
 export * from './page-allocator.js';
 export * from './page-range.js';
 export * from './physical-memory.js';
-export * from './preserve-blob.js';
+export * from './preserved-pages.js';
 export { decodeRadixKey, radixKey, radixKeyBigInt } from './radix-key.js';
 export * from './radix-tree.js';
 export * from './radix-walk.js';

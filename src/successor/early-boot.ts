@@ -6,12 +6,13 @@ import {
   memRanges,
   type OneFdt,
   type PreservedState,
+  type Profile,
   preservedProblems,
   ROOT_FDT_SIZE,
   readHandoverRoot,
   type ScratchEntry,
-  SERIES_V5_BITMAP_BITS,
   walkKhoserMem,
+  walkPreservedMemory,
 } from '../abi/index.js';
 import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
@@ -27,7 +28,6 @@ import {
   type PhysicalAddress,
   physicalAddress,
   reserveBootAllocations,
-  walkRadixTree,
 } from '../memblock/index.js';
 import { PreservedMemory } from './preserved-memory.js';
 
@@ -45,15 +45,16 @@ export interface EarlyBoot {
 /**
  * The next kernel's early boot, in the order of Linux 7.2: find the boot record, check the FDT and the scratch array
  * (kho_populate), take memory from the firmware's map, allocate from scratch alone while nothing else is known, read what
- * is preserved and reserve it (kho_memory_init), then let scratch go. The patch series v4 and v5 have the same order.
+ * is preserved and reserve it (kho_memory_init), then let scratch go. The patch series v4 and v5 have the same order. With
+ * `as` it is a kernel that speaks that profile alone.
  *
  * Anything that is not as it must be ends it, before a single driver has been asked: KHO_EIMAGE, KHO_ETRACKER or an FDT
  * error that says what and where. KHO_ENOMEM if scratch is too small to boot in.
  */
-export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number): EarlyBoot {
+export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number, as?: Profile): EarlyBoot {
   const record = arch.findBootRecord(memory);
   if (record.damage !== undefined) throw record.damage;
-  const handover = readHandoverRoot(memory, record.root, record.rootSize);
+  const handover = readHandoverRoot(memory, record.root, record.rootSize, as);
   const scratch = readScratch(memory, record);
   const memblock = usableMemory(record.firmware);
   for (const { address, size } of scratch) {
@@ -97,8 +98,8 @@ function reservePreserved(
   const isMemory = (address: PhysicalAddress, size: number): boolean => memblock.isRegionMemory(address, size);
   let found: Pick<PreservedState, 'trackerPages' | 'blobs'>;
   if (handover.form === 'sub-blobs') {
-    const { memoryMap, subtrees } = handover.root;
-    const trackerPages = walked(memoryMap, () => walkRadixTree(memory, memoryMap, visit));
+    const { memoryMap = physicalAddress(0), subtrees } = handover.root;
+    const trackerPages = walked(memoryMap, () => walkPreservedMemory(memory, handover.root, visit));
     found = { trackerPages, blobs: [{ name: 'root FDT', address: record.root, size: ROOT_FDT_SIZE }, ...subtrees] };
   } else {
     // The FDT lies in scratch, or anywhere else where nothing is preserved.
@@ -116,12 +117,17 @@ function reservePreserved(
 }
 
 /** Visits what the one FDT says is preserved; returns the pages that list it beside the FDT itself. */
-function listedInOneFdt(memory: ImageMemory, { firstChunk, mem }: OneFdt, visit: FolioVisitor): PhysicalAddress[] {
+function listedInOneFdt(
+  memory: ImageMemory,
+  { profile, firstChunk, mem }: OneFdt,
+  visit: FolioVisitor,
+): PhysicalAddress[] {
   for (const range of mem.flatMap(memRanges)) {
     for (const { address, order } of memFolios(range)) visit(address, order);
   }
-  if (firstChunk === undefined) return [];
-  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, SERIES_V5_BITMAP_BITS, visit));
+  const { bitmapBits } = profile;
+  if (firstChunk === undefined || bitmapBits === undefined) return [];
+  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, bitmapBits, visit));
 }
 
 function pagesOf({ address, size }: KhoMem): PhysicalAddress[] {
