@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { KHO_V4, readKhoRoot, type Subtree } from '#dist/abi/index.js';
+import { KHO_V4, type KhoRoot, readKhoRoot, type Subtree } from '#dist/abi/index.js';
 import type { RunRecord } from '#dist/coordinator/index.js';
 import { type Folio, ImageMemory, PAGE_SIZE, physicalAddress } from '#dist/memblock/index.js';
 import { LEAF_BITS, leafOfKey, ROOT_LEVEL, radixKey, tableIndex } from '#dist/memblock/radix-key.js';
@@ -24,7 +24,7 @@ export class Damage implements Disposable {
 
   /** A sub-blob that the root FDT points to. */
   blob(name: string): Subtree {
-    const { subtrees } = readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4], this.memory);
+    const { subtrees } = this.#rootFdt();
     const found = subtrees.find((subtree) => subtree.name === name);
     if (found === undefined) throw new Error(`there is no sub-blob ${name}`);
     return found;
@@ -42,8 +42,12 @@ export class Damage implements Disposable {
     for (const folio of others) this.#flipMark(folio);
   }
 
+  #rootFdt(): KhoRoot {
+    return readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4], this.memory);
+  }
+
   #flipMark({ address, order }: Folio): void {
-    const { memoryMap } = readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4]);
+    const { memoryMap } = this.#rootFdt();
     const key = radixKey(address, order);
     let page = Number(memoryMap);
     for (let level = ROOT_LEVEL; level > 0; level--) {
