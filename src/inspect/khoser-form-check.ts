@@ -1,6 +1,6 @@
 import { KHO_V1, KHO_V1_6_16, walkKhoserMem } from '../abi/index.js';
 import { KhoError } from '../errors.js';
-import { type Folio, FolioIndex, type PhysicalAddress } from '../memblock/index.js';
+import { FolioIndex, FolioRuns, type PhysicalAddress } from '../memblock/index.js';
 import type { InspectContext } from './context.js';
 
 /**
@@ -14,15 +14,15 @@ export function noteKhoserForm(
   objects: FolioIndex,
   blobs: readonly { readonly address: PhysicalAddress; readonly size: number }[],
 ): void {
-  const folios: Folio[] = [];
+  const runs = new FolioRuns();
   const small = KHO_V1_6_16.bitmapBits ?? 4096;
-  walkKhoserMem(memory, first, small, (address, order) => folios.push({ address, order }), { onDamage: () => {} });
-  const more = objects.folios.length - folios.length;
+  walkKhoserMem(memory, first, small, (address, order) => runs.add(address, order), { onDamage: () => {} });
+  const index = new FolioIndex(runs);
+  const more = objects.count - index.count;
   if (more === 0) return;
-  const index = new FolioIndex(folios);
   if (blobs.some(({ address, size }) => !index.covers(address, size))) return;
   const text =
     `nothing in memory tells how large the bitmaps of preserved memory are: they were read as ${KHO_V1.releases} has them; ` +
-    `as ${KHO_V1_6_16.releases} has them, ${more} of the ${objects.folios.length} objects are not there (--profile ${KHO_V1_6_16.name})`;
+    `as ${KHO_V1_6_16.releases} has them, ${more} of the ${objects.count} objects are not there (--profile ${KHO_V1_6_16.name})`;
   findings.add('info', new KhoError('KHO_EIMAGE', text, { address: first }));
 }
