@@ -1,5 +1,6 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ProfileName } from './abi/index.js';
 import {
   BLACKOUT_PHASES,
   Coordinator,
@@ -20,7 +21,7 @@ import {
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
-import { startSuccessor, verifyImage } from './successor/index.js';
+import { type SuccessorInput, startSuccessor, verifyImage } from './successor/index.js';
 import { makeTemporaryDirectory } from './temporary-directory.js';
 import { Random } from './workers/index.js';
 
@@ -149,6 +150,8 @@ export async function verifyDirectory(
     readonly signal?: AbortSignal;
     readonly arch?: string;
     readonly drivers?: readonly { url: string; origin: string }[];
+    /** Read the handover as a kernel does that speaks this profile alone; else it is told by what is there. */
+    readonly profile?: ProfileName;
   } = {},
 ): Promise<VerifyResult> {
   const image = join(directory, 'ram.img');
@@ -163,16 +166,21 @@ export async function verifyDirectory(
   } finally {
     memory.close();
   }
+  const input = {
+    image,
+    arch: options.arch ?? record?.host.arch ?? 'x86_64',
+    ...(options.profile && { profile: options.profile }),
+  };
   const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
   if (fatal) {
     notes.push('root FDT or tracker are damaged: nothing was restored');
     // What a kernel would say of it, if it sees the damage at all.
-    const seen = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', [], options.signal);
+    const seen = await trySuccessor({ ...input, drivers: [] }, options.signal);
     if (seen instanceof KhoError) failures.push({ code: seen.code, message: seen.message });
     return { ...(record && { record }), failures, notes };
   }
   const drivers = record?.drivers.map(({ module }) => module) ?? options.drivers ?? [];
-  const report = await trySuccessor(image, options.arch ?? record?.host.arch ?? 'x86_64', drivers, options.signal);
+  const report = await trySuccessor({ ...input, drivers }, options.signal);
   if (report instanceof KhoError) {
     notes.push('the successor refused the handover: nothing was restored');
     failures.push({
@@ -187,13 +195,11 @@ export async function verifyDirectory(
 }
 
 async function trySuccessor(
-  image: string,
-  arch: string,
-  drivers: readonly { url: string; origin: string }[],
+  input: SuccessorInput,
   signal: AbortSignal | undefined,
 ): Promise<SuccessorReport | KhoError> {
   try {
-    return await startSuccessor({ image, arch, drivers }, signal && { signal });
+    return await startSuccessor(input, signal && { signal });
   } catch (thrown) {
     signal?.throwIfAborted();
     return KhoError.from(thrown);

@@ -2,38 +2,72 @@ import { KhoError } from '../errors.js';
 import { FDT_HEADER_SIZE, FDT_HEADER_TOTALSIZE, FdtReader } from '../fdt/index.js';
 import { hex, type PhysicalAddress } from '../memblock/index.js';
 import { type KhoRoot, ROOT_FDT_SIZE, readKhoRoot } from './kho-root.js';
-import { ONE_FDT_ROOM_MAX, type OneFdt, readOneFdt } from './one-fdt.js';
-import { isOneFdtCompatible, KHO_V4, type Profile } from './profile.js';
+import { khoserBitmapBits } from './khoser-form.js';
+import { isReleasedRoot, ONE_FDT_ROOM_MAX, type OneFdt, readOneFdt } from './one-fdt.js';
+import {
+  isOneFdtCompatible,
+  KHO_V1,
+  KHO_V1_6_16,
+  type OneFdtProfile,
+  type Profile,
+  SUB_BLOBS_PROFILES,
+  type SubBlobsProfile,
+} from './profile.js';
 import { type ReadableMemory, readUntrusted } from './structure.js';
 
 /** What the FDT says to which a boot record leads: of either form. */
 export type HandoverRoot =
-  | { readonly form: 'sub-blobs'; readonly profile: Profile; readonly root: KhoRoot }
-  | { readonly form: 'one-fdt'; readonly profile: Profile; readonly fdt: OneFdt };
+  | { readonly form: 'sub-blobs'; readonly profile: SubBlobsProfile; readonly root: KhoRoot }
+  | { readonly form: 'one-fdt'; readonly profile: OneFdtProfile; readonly fdt: OneFdt };
 
 /**
  * Reads the FDT at an address, to which a boot record gives `size` bytes: a root FDT as kho_populate() checks it, or the
- * one FDT of a patch series. Which, its compatible and what is in it tell.
+ * one FDT of a patch series. Which, its compatible and what is in it tell, and of kho-v1 the list of preserved memory
+ * ({@link khoserBitmapBits}). With `as` it is read as a kernel does that speaks that profile alone.
  *
- * KHO_EIMAGE, or an FDT error, that says what is wrong and where; also for a compatible of which nothing is known.
+ * KHO_EIMAGE, or an FDT error, that says what is wrong and where; also for a compatible of which nothing is known, and for
+ * another profile than `as`.
  */
-export function readHandoverRoot(memory: ReadableMemory, address: PhysicalAddress, size: number): HandoverRoot {
+export function readHandoverRoot(
+  memory: ReadableMemory,
+  address: PhysicalAddress,
+  size: number,
+  as?: Profile,
+): HandoverRoot {
   try {
     const reader = FdtReader.open(readRootBytes(memory, address, size));
     const compatible = reader.root.property('compatible')?.string();
-    if (isOneFdtCompatible(compatible)) {
+    const mayBeOne = as === undefined ? !isReleasedRoot(reader.root) : as.form === 'one-fdt';
+    if (mayBeOne && isOneFdtCompatible(compatible)) {
       const fdt = readOneFdt(reader);
+      if (as !== undefined && as !== fdt.profile) {
+        throw new KhoError('KHO_EIMAGE', `the FDT is of profile ${fdt.profile.name}, expected ${as.name}`);
+      }
       return { form: 'one-fdt', profile: fdt.profile, fdt };
     }
-    const root = readKhoRoot(reader.bytes, [KHO_V4]);
+    if (as?.form === 'one-fdt') {
+      const text = `the FDT is '${compatible}', which is incompatible: expected ${as.compatible} of profile ${as.name}`;
+      throw new KhoError('KHO_EIMAGE', text);
+    }
+    const root = readKhoRoot(reader.bytes, as === undefined ? SUB_BLOBS_PROFILES : [as], memory);
     if (size !== ROOT_FDT_SIZE) {
       throw new KhoError('KHO_EIMAGE', `the boot record gives it ${size} bytes, expected one page`);
     }
-    return { form: 'sub-blobs', profile: KHO_V4, root };
+    const profile = as ?? releasedProfile(memory, root);
+    return { form: 'sub-blobs', profile, root: { ...root, profile } };
   } catch (error) {
     const known = KhoError.from(error, 'KHO_EIMAGE');
     throw new KhoError(known.code, `root FDT at ${hex(address)}: ${known.message}`, { ...known.details, address });
   }
+}
+
+/** The profile of a root FDT whose compatible may be of two: by the list of preserved memory. */
+export function releasedProfile(
+  memory: ReadableMemory,
+  { profile, memoryMap }: Pick<KhoRoot, 'profile' | 'memoryMap'>,
+): SubBlobsProfile {
+  if (profile.compatible !== KHO_V1.compatible || memoryMap === undefined) return profile;
+  return khoserBitmapBits(memory, memoryMap) === KHO_V1_6_16.bitmapBits ? KHO_V1_6_16 : KHO_V1;
 }
 
 /**

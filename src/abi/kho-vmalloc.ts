@@ -43,7 +43,7 @@ const PIECE_SIZE = 8;
 /** Pieces that one chunk lists. */
 export const KHO_VMALLOC_CHUNK_PIECES = (PAGE_SIZE - PIECES_AT) / PIECE_SIZE;
 
-/** The largest area that {@link readKhoVmalloc} follows: 64 MiB. */
+/** The largest area that {@link readKhoVmalloc} follows unless told otherwise: 64 MiB. */
 const MAX_PAGES_READ = 2 ** 14;
 
 /** What a descriptor leads to, checked. */
@@ -105,15 +105,20 @@ export function decodeKhoVmalloc(structure: Structure): KhoVmalloc {
 /**
  * Follows the chunks as kho_restore_vmalloc() does; `what` names the area. KHO_EIMAGE for an area without pages, a cycle,
  * a chunk outside of memory, an empty chunk before the last, a piece that is not aligned or there twice, and any count but
- * the descriptor's; KHO_E2BIG for more than 64 MiB.
+ * the descriptor's; KHO_E2BIG for more than `maxPages`.
  * Whether the pieces are memory shows when they are read.
  */
-export function readKhoVmalloc(memory: ReadableMemory, descriptor: KhoVmalloc, what: string): VmallocArea {
+export function readKhoVmalloc(
+  memory: ReadableMemory,
+  descriptor: KhoVmalloc,
+  what: string,
+  maxPages = MAX_PAGES_READ,
+): VmallocArea {
   const { totalPages, order } = descriptor;
   const wanted = totalPages / 2 ** order;
   if (wanted === 0) throw new KhoError('KHO_EIMAGE', `${what}: a vmalloc area without pages`);
-  if (totalPages > MAX_PAGES_READ) {
-    throw new KhoError('KHO_E2BIG', `${what}: an area of ${totalPages} pages; this reader holds ${MAX_PAGES_READ}`);
+  if (totalPages > maxPages) {
+    throw new KhoError('KHO_E2BIG', `${what}: an area of ${totalPages} pages; this reader holds ${maxPages}`);
   }
   const chunks: PhysicalAddress[] = [];
   const untrusted = UntrustedMemory.of(memory);

@@ -3,6 +3,7 @@ import {
   type Folio,
   PAGE_SHIFT,
   PAGE_SIZE,
+  PHYS_ADDR_MAX,
   type PhysicalAddress,
   type PhysicalMemory,
   setBit,
@@ -22,8 +23,9 @@ import {
  *   32 u64 phys_start 1 …
  * ```
  *
- * A chunk has one order; orders ascend along the chain, and addresses inside one order. Chunks and bitmaps are not
- * preserved themselves: the next kernel allocates from scratch alone until it has read them.
+ * A chunk has one order; orders ascend along the chain, and addresses inside one order, as xa_for_each() meets them in
+ * kho_mem_serialize(). Chunks and bitmaps are not preserved themselves: the next kernel allocates from scratch alone until it
+ * has read them. The kernel keeps a bitmap whose bits were all taken back, and lists it; here only those with a bit are.
  */
 
 /**
@@ -39,6 +41,14 @@ export const KHOSER_ELEMENTS_AT = 16;
 export const KHOSER_ELEMENT_SIZE = 16;
 /** Bitmaps that one chunk lists. */
 export const KHOSER_CHUNK_ELEMENTS = (PAGE_SIZE - KHOSER_ELEMENTS_AT) / KHOSER_ELEMENT_SIZE;
+
+/** A folio of this order would be all of the address space. */
+export const KHOSER_ORDER_MAX = Math.log2(PHYS_ADDR_MAX) - PAGE_SHIFT;
+
+/** A native 64-bit word; inexact from 2^53 on, where it is no address whatever its last bits. */
+export function khoserWord(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
+}
 
 /** Bytes of memory that one bitmap stands for. */
 export function khoserWindow(order: number, bits: KhoserBitmapBits): number {

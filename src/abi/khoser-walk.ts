@@ -5,7 +5,6 @@ import {
   hex,
   lowestBit,
   MemoryStretch,
-  PAGE_SHIFT,
   PAGE_SIZE,
   PHYS_ADDR_MAX,
   type PhysicalAddress,
@@ -20,12 +19,11 @@ import {
   KHOSER_ELEMENTS_AT,
   KHOSER_NEXT_AT,
   KHOSER_ORDER_AT,
+  KHOSER_ORDER_MAX,
   type KhoserBitmapBits,
   khoserWindow,
+  khoserWord,
 } from './khoser-mem.js';
-
-/** A folio of this order would be all of the address space. */
-const ORDER_MAX = Math.log2(PHYS_ADDR_MAX) - PAGE_SHIFT;
 
 /**
  * Visits every preserved folio of the chain that begins at `first`: chunk by chunk, that is ascending orders, and
@@ -90,7 +88,7 @@ class KhoserWalk {
       this.#elements(chunk, physicalAddress(at));
       where = `next of the chunk at ${hex(at)}`;
       entry = physicalAddress(at);
-      at = word(chunk, KHOSER_NEXT_AT);
+      at = khoserWord(chunk, KHOSER_NEXT_AT);
     }
     return [...this.#pages.keys()];
   }
@@ -112,8 +110,8 @@ class KhoserWalk {
   #elements(chunk: DataView, at: PhysicalAddress): void {
     const order = chunk.getUint32(KHOSER_ORDER_AT, true);
     const count = chunk.getUint32(KHOSER_COUNT_AT, true);
-    if (order > ORDER_MAX) {
-      this.#damaged(`the chunk at ${hex(at)} is of order ${order}, above ${ORDER_MAX}`, at);
+    if (order > KHOSER_ORDER_MAX) {
+      this.#damaged(`the chunk at ${hex(at)} is of order ${order}, above ${KHOSER_ORDER_MAX}`, at);
       return;
     }
     if (count > KHOSER_CHUNK_ELEMENTS) {
@@ -122,8 +120,8 @@ class KhoserWalk {
     }
     for (let index = 0; index < count; index++) {
       const offset = KHOSER_ELEMENTS_AT + index * KHOSER_ELEMENT_SIZE;
-      const start = word(chunk, offset);
-      this.#element({ at: physicalAddress(at + offset), order, start, bitmap: word(chunk, offset + 8) });
+      const start = khoserWord(chunk, offset);
+      this.#element({ at: physicalAddress(at + offset), order, start, bitmap: khoserWord(chunk, offset + 8) });
     }
   }
 
@@ -187,11 +185,6 @@ class KhoserWalk {
     const options = cause === undefined ? undefined : { cause };
     this.#onDamage(new KhoError('KHO_ETRACKER', text, { address }, options));
   }
-}
-
-/** A 64-bit word; inexact from 2^53 on, where it is no address whatever its last bits. */
-function word(view: DataView, at: number): number {
-  return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }
 
 function raise(error: KhoError): never {

@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { type FdtNode, type FdtReader, TreeNode } from '../fdt/index.js';
+import { type DtsNode, type FdtNode, type FdtReader, TreeNode } from '../fdt/index.js';
 import {
   type Folio,
   hex,
@@ -11,10 +11,10 @@ import {
 } from '../memblock/index.js';
 import { decodeKhoMem, type KhoMem } from './kho-mem.js';
 import { PROP_PRESERVED_MEMORY_MAP } from './kho-root.js';
-import type { KhoserBitmapBits } from './khoser-mem.js';
 import { MEMBLOCK_SUBTREE_NAME, memblockNode, type NamedReservation, readMemblockNode } from './memblock-fdt.js';
-import { type Profile, SERIES_V4, SERIES_V5 } from './profile.js';
+import { type OneFdtProfile, SERIES_V4, SERIES_V5 } from './profile.js';
 import { PROP_MEM, RESERVE_MEM_NODE_NAME, readReserveMemNode, reserveMemNode } from './reserve-mem-node.js';
+import { PROP_SUB_FDT } from './subtree.js';
 
 /**
  * The one FDT of the patch series v4 and v5 of early 2025, in which every driver is a node:
@@ -35,13 +35,9 @@ import { PROP_MEM, RESERVE_MEM_NODE_NAME, readReserveMemNode, reserveMemNode } f
 export const ONE_FDT_ROOM = 10 * 2 ** 20;
 /** The largest room that can be asked for, and the largest FDT that is read. */
 export const ONE_FDT_ROOM_MAX = 2 ** 28;
-/** Series v5 has bitmaps of 512 bytes. */
-export const SERIES_V5_BITMAP_BITS: KhoserBitmapBits = 4096;
 
 const PRESERVED_MEMORY_NODE_NAME = 'preserved-memory';
 const PROP_METADATA = 'metadata';
-/** In kho-v1 as released, a node of the root has nothing but this: the address of a sub-FDT. */
-const PROP_SUB_FDT = 'fdt';
 
 /** KHO_EINVAL unless `bytes` can be the room of the one FDT. */
 export function checkOneFdtRoom(bytes: number): void {
@@ -52,7 +48,7 @@ export function checkOneFdtRoom(bytes: number): void {
 }
 
 /** The names of the core's own nodes, which no driver can have. */
-export function oneFdtCoreNames({ preservedMemory }: Profile): readonly string[] {
+export function oneFdtCoreNames({ preservedMemory }: OneFdtProfile): readonly string[] {
   return preservedMemory === 'chunk-list'
     ? [MEMBLOCK_SUBTREE_NAME, PRESERVED_MEMORY_NODE_NAME]
     : [RESERVE_MEM_NODE_NAME];
@@ -60,7 +56,7 @@ export function oneFdtCoreNames({ preservedMemory }: Profile): readonly string[]
 
 /** The core's own nodes, in order. `firstChunk` is of series v5 alone; undefined where nothing is preserved. */
 export function oneFdtCoreNodes(
-  { preservedMemory }: Profile,
+  { preservedMemory }: OneFdtProfile,
   reservations: readonly NamedReservation[],
   firstChunk?: PhysicalAddress,
 ): TreeNode[] {
@@ -72,7 +68,7 @@ export function oneFdtCoreNodes(
 
 /** What the one FDT says. */
 export interface OneFdt {
-  readonly profile: Profile;
+  readonly profile: OneFdtProfile;
   readonly reader: FdtReader;
   /** Series v5: where the list of preserved memory begins; undefined where nothing is preserved. */
   readonly firstChunk?: PhysicalAddress;
@@ -129,26 +125,44 @@ export function readReservations({ profile, reservations }: OneFdt): NamedReserv
 }
 
 /** Which series an FDT is of. KHO_EIMAGE if it is neither, or if that cannot be told. */
-function seriesOf(root: FdtNode): Profile {
+function seriesOf(root: FdtNode): OneFdtProfile {
   const compatible = root.property('compatible')?.string();
   if (compatible !== SERIES_V4.compatible) {
     throw new KhoError('KHO_EIMAGE', `the FDT is '${compatible}', expected '${SERIES_V4.compatible}'`);
   }
-  if (root.child(PRESERVED_MEMORY_NODE_NAME)?.property(PROP_METADATA) !== undefined) return SERIES_V5;
-  if (root.property(PROP_PRESERVED_MEMORY_MAP) !== undefined || [...root.children()].some(isSubFdt)) {
-    const text = `the FDT is 'kho-v1' as Linux 6.16 to 7.0 has it, with blobs by address; known here are the patch series`;
-    throw new KhoError('KHO_EIMAGE', `${text} v4 and v5 of that compatible, which have all in one FDT`);
+  if (hasFirstChunk(root)) return SERIES_V5;
+  if (isReleasedRoot(root)) {
+    const text = `the FDT is 'kho-v1' as Linux 6.16 to 7.0 has it, with blobs by address`;
+    throw new KhoError('KHO_EIMAGE', `${text}; the patch series of that compatible have all in one FDT`);
   }
   if (root.child(RESERVE_MEM_NODE_NAME) !== undefined || hasMem(root)) return SERIES_V4;
   throw new KhoError(
     'KHO_EIMAGE',
     `the FDT is 'kho-v1', and it cannot be told which: there is neither ${PRESERVED_MEMORY_NODE_NAME}/${PROP_METADATA} ` +
-      `(series v5), nor ${RESERVE_MEM_NODE_NAME} or any property '${PROP_MEM}' (series v4)`,
+      `(series v5), nor ${RESERVE_MEM_NODE_NAME} or any property '${PROP_MEM}' (series v4), nor ` +
+      `${PROP_PRESERVED_MEMORY_MAP} or a node with nothing but '${PROP_SUB_FDT}' (Linux 6.16 to 7.0)`,
   );
 }
 
-function isSubFdt(node: FdtNode): boolean {
-  return node.property(PROP_SUB_FDT)?.value.length === 8 && node.property('compatible') === undefined;
+/** Whether a root that says "kho-v1" is one of a released kernel: it has a memory map, or a node that is a blob's. */
+export function isReleasedRoot(root: DtsNode): boolean {
+  if (hasFirstChunk(root)) return false;
+  return hasProperty(root, PROP_PRESERVED_MEMORY_MAP) || [...root.children()].some(isSubFdt);
+}
+
+function hasFirstChunk(root: DtsNode): boolean {
+  const isList = ({ name }: DtsNode): boolean => name === PRESERVED_MEMORY_NODE_NAME;
+  return [...root.children()].some((node) => isList(node) && hasProperty(node, PROP_METADATA));
+}
+
+function hasProperty(node: DtsNode, wanted: string): boolean {
+  for (const { name } of node.properties()) if (name === wanted) return true;
+  return false;
+}
+
+function isSubFdt(node: DtsNode): boolean {
+  const [first, second] = node.properties();
+  return first?.name === PROP_SUB_FDT && first.value.length === 8 && second === undefined;
 }
 
 function hasMem(node: FdtNode): boolean {

@@ -2,7 +2,7 @@ import { KhoError } from '../errors.js';
 import { type FdtNode, FdtReader, FdtTree, TreeNode } from '../fdt/index.js';
 import { SiblingNames } from '../fdt/sibling-names.js';
 import { hex, PAGE_SIZE, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
-import { PROP_BLOB_SIZE, PROP_PRESERVED_DATA } from './kho-root.js';
+import { PROP_BLOB_SIZE, PROP_PRESERVED_DATA } from './subtree.js';
 
 /**
  * Mode `subfdt`: the FDT of a driver holds no state but links, one node for each instance, and the state is in FDTs of its

@@ -14,6 +14,7 @@ import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
 import { calibrateMachine } from './calibrate-command.js';
+import { type CaptureCommandOptions, captureMachine } from './capture-command.js';
 import { type ChaosCommandOptions, DEFAULT_CHAOS_RUNS, runChaos } from './chaos-command.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
@@ -22,7 +23,7 @@ import { printProfiles } from './profiles-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
 import { ARCHES, checkedBudget, checkedFdtMax, MODES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
-import { verifyOutput } from './verify-command.js';
+import { type VerifyCommandOptions, verifyOutput } from './verify-command.js';
 
 interface CommonOptions {
   json?: boolean;
@@ -155,6 +156,7 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .option('--trees', 'print every FDT as DTS with decoded values')
     .option('--boot-params <address>', 'where boot_params lie, instead of searching for them', address)
     .option('--root <address>', 'where a root FDT lies: read it without a boot record', address)
+    .addOption(readAs())
     .option('--no-contents', 'read no contents: no digests of memfds and reserve_mem, no checksum of kho_test')
     .option('--extract <file>', "write an ELF core that holds the handover's own pages and no contents")
     .option('--force', 'replace the file that --extract names')
@@ -219,6 +221,25 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       exit(await calibrateMachine(options, terminalOf(options), signal));
     });
 
+  common(program.command('capture'))
+    .description('print this machine as a scenario: memory map, nodes, command line, PCI functions, network interfaces')
+    .option('--from <dir>', "files that were copied from a machine; default: this machine's")
+    .option('--dir <dir>', 'copy the files there instead, for host: { from: DIR }')
+    .option('--no-devices', 'leave PCI functions and network interfaces out')
+    .option('--redact', 'leave out what may be secret: command line, MAC addresses, serial numbers')
+    .addHelpText(
+      'after',
+      example(
+        'capture > host.yaml',
+        'capture --redact > host.yaml',
+        'capture --dir my-server',
+        'capture --from my-server',
+      ),
+    )
+    .action((options: CommonOptions & CaptureCommandOptions) => {
+      exit(captureMachine(options, terminalOf(options)));
+    });
+
   common(program.command('chaos'))
     .argument('[scenario]', 'a YAML file, or - for stdin; default: random hosts, with drivers made for this')
     .description(
@@ -250,9 +271,10 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
   common(program.command('verify'))
     .argument('<dir>', 'a directory of run --out')
     .description('compare every digest with the memory image, and restore from it')
-    .addHelpText('after', example('verify out'))
-    .action(async (directory: string, options: CommonOptions) => {
-      exit(await verifyOutput(directory, terminalOf(options), signal));
+    .addOption(readAs())
+    .addHelpText('after', example('verify out', 'verify out --profile kho-v1'))
+    .action(async (directory: string, options: CommonOptions & VerifyCommandOptions) => {
+      exit(await verifyOutput(directory, options, terminalOf(options), signal));
     });
 
   common(program.command('time'))
@@ -289,6 +311,14 @@ function common(command: Command): Command {
     .option('-v, --verbose', 'say more; show the stack of an error')
     .showHelpAfterError(`(khorus ${command.name()} --help shows what there is)`)
     .exitOverride();
+}
+
+/** For commands that read a handover. */
+function readAs(): Option {
+  return new Option(
+    '--profile <profile>',
+    'read it as a kernel does that speaks this KHO ABI alone; default: compatible and content tell',
+  ).choices(PROFILE_NAMES);
 }
 
 function example(...lines: readonly string[]): string {

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ProfileName } from '../abi/index.js';
 import { imageSizeOf, readRecord } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { findingLines, type InspectReport, inspectBytes, inspectLines, inspectPath } from '../inspect/index.js';
@@ -10,6 +11,7 @@ export interface InspectCommandOptions {
   readonly trees?: boolean;
   readonly bootParams?: number;
   readonly root?: number;
+  readonly profile?: ProfileName;
   readonly extract?: string;
   readonly force?: boolean;
   /** False with `--no-contents`. */

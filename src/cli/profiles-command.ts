@@ -2,16 +2,6 @@ import { PROFILES, type Profile } from '../abi/index.js';
 import { type Column, columns } from '../report/index.js';
 import type { Terminal } from './terminal.js';
 
-const FORMS: Record<Profile['form'], string> = {
-  'sub-blobs': 'a blob for each driver, by address',
-  'one-fdt': 'one FDT, a node for each driver',
-};
-const PRESERVED_MEMORY: Record<Profile['preservedMemory'], string> = {
-  'radix-tree': 'a radix tree',
-  'chunk-list': 'chunks of bitmaps',
-  'mem-properties': 'properties mem of the FDT',
-};
-
 const COLUMNS: readonly Column[] = ['profile', 'compatible', 'releases', 'state of drivers', 'preserved memory'].map(
   (heading) => ({ heading, align: 'left' }),
 );
@@ -24,12 +14,19 @@ export function printProfiles(terminal: Terminal): void {
     return;
   }
   if (terminal.quiet) return;
-  const rows = PROFILES.map(({ name, compatible, releases = 'never released', form, preservedMemory }) => [
-    name,
-    compatible,
-    releases,
-    FORMS[form],
-    PRESERVED_MEMORY[preservedMemory],
-  ]);
+  const rows = PROFILES.map((profile) => {
+    const { name, compatible, releases, unreleased = 'never released' } = profile;
+    return [name, compatible, releases ?? unreleased, stateOf(profile), preservedMemoryOf(profile)];
+  });
   for (const line of columns(COLUMNS, rows)) terminal.print(line);
+}
+
+function stateOf(profile: Profile): string {
+  if (profile.form === 'one-fdt') return 'one FDT, a node for each driver';
+  return profile.subtrees.sized ? 'a blob for each driver, by address and size' : 'an FDT for each driver, by address';
+}
+
+function preservedMemoryOf({ preservedMemory, bitmapBits }: Profile): string {
+  if (preservedMemory === 'chunk-list') return `chunks of bitmaps, ${bitmapBits} bits each`;
+  return { 'radix-tree': 'a radix tree', 'mem-properties': 'properties mem of the FDT' }[preservedMemory];
 }

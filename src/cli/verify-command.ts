@@ -1,11 +1,21 @@
+import type { ProfileName } from '../abi/index.js';
 import { formatBytes, plural } from '../report/index.js';
 import { verifyDirectory } from '../run.js';
 import { builtInDrivers } from './run-command.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 
+export interface VerifyCommandOptions {
+  readonly profile?: ProfileName;
+}
+
 /** `khorus verify`: checks what `run --out` wrote, and restores from it. */
-export async function verifyOutput(directory: string, terminal: Terminal, signal: AbortSignal): Promise<number> {
-  const result = await verifyDirectory(directory, { signal, drivers: builtInDrivers() });
+export async function verifyOutput(
+  directory: string,
+  { profile }: VerifyCommandOptions,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<number> {
+  const result = await verifyDirectory(directory, { signal, drivers: builtInDrivers(), ...(profile && { profile }) });
   const { report, record, failures, notes } = result;
   if (terminal.json) {
     const { timeline: _timeline, ...rest } = report ?? {};

@@ -1,4 +1,4 @@
-import { checkOneFdtRoom, neverReleased, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
+import { checkLoadable, checkOneFdtRoom, ONE_FDT_ROOM, type Profile, profileNamed } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { MODES } from '../workers/index.js';
 import { checkOptions } from './check-options.js';
@@ -19,6 +19,7 @@ import { PhaseHistory, phaseTimes } from './phase-times.js';
 import type { DriverRegistration } from './plan.js';
 import { Reservations } from './reservations.js';
 import type { RollbackReport } from './rollback-report.js';
+import { checkSubBlobs } from './sub-blobs.js';
 import { TimelineRecorder } from './timeline.js';
 
 /** A run that has begun, and what ends with it. */
@@ -69,7 +70,7 @@ export class Coordinator implements AsyncDisposable {
 
   /**
    * KHO_EINVAL for a profile that is not known, a room that no FDT can have, and an option that is none of its values, with
-   * the field; KHO_EOPNOTSUPP for a kernel to load where none speaks the profile.
+   * the field; KHO_EOPNOTSUPP for a kernel to load where those that there are do not speak the profile.
    */
   constructor(host: Host, options: CoordinatorOptions) {
     checkOptions(options);
@@ -80,7 +81,7 @@ export class Coordinator implements AsyncDisposable {
       throw new KhoError('KHO_EINVAL', text, { field: 'mode' });
     }
     if (options.fdtMax !== undefined) this.#checkRoom(options.fdtMax);
-    if (options.kexec !== undefined && this.#profile.releases === undefined) throw neverReleased(this.#profile);
+    if (options.kexec !== undefined) checkLoadable(this.#profile);
     const isOneFdt = this.#profile.form === 'one-fdt';
     this.#modes = new ModeLearner(options, isOneFdt ? MODES.filter((mode) => mode !== 'subfdt') : MODES);
     this.host = host;
@@ -377,6 +378,7 @@ export class Coordinator implements AsyncDisposable {
       const registry = await describeDrivers(this.#registrations, { runner, clock, limit, interrupt });
       driverBudgets.push(...registry.drivers.map((driver) => driver.budget));
       if (this.#profile.form === 'one-fdt') checkOneFdt(this.#profile, registry);
+      else checkSubBlobs(this.#profile, registry);
       const choice = this.#modes.choose(registry);
       const { mode } = choice;
       const reservations = recorder.step('prepare', 'reserve memory', () => {

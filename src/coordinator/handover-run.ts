@@ -394,15 +394,17 @@ export class HandoverRun {
   #output(): HandoverOutput {
     const { rooms } = this.#reservations;
     const { fdt } = this.#loaded();
+    const profile = profileNamed(this.#options.profile);
     const parts = {
       host: this.#host,
-      profile: profileNamed(this.#options.profile),
       registry: this.#registry,
       reservations: this.#reservations,
       recorder: this.#recorder,
     };
-    if (rooms !== undefined) return new SubBlobs({ ...parts, rooms, prepared: this.#prepared });
-    if (fdt !== undefined) return new OneFdt({ ...parts, fdt });
+    if (profile.form === 'sub-blobs' && rooms !== undefined) {
+      return new SubBlobs({ ...parts, profile, rooms, prepared: this.#prepared });
+    }
+    if (profile.form === 'one-fdt' && fdt !== undefined) return new OneFdt({ ...parts, profile, fdt });
     throw new KhoError('KHO_EINVAL', 'neither blobs nor one FDT have room');
   }
 

@@ -1,11 +1,10 @@
 import {
   encodeKhoMem,
   type KhoMem,
+  type OneFdtProfile,
   oneFdtCoreNames,
   oneFdtCoreNodes,
   PROP_MEM,
-  type Profile,
-  SERIES_V5_BITMAP_BITS,
   writeKhoserMem,
 } from '../abi/index.js';
 import type { KexecFdt } from '../arch/index.js';
@@ -17,6 +16,7 @@ import type { Registry } from './registry.js';
 import { driverFrame, type Renderer } from './renderer.js';
 
 interface OneFdtParts extends OutputParts {
+  readonly profile: OneFdtProfile;
   readonly fdt: KexecFdt;
 }
 
@@ -63,11 +63,9 @@ export class OneFdt implements HandoverOutput {
     this.#parts.reservations.preserveReservedMem();
     const folios: Folio[] = [];
     walkRadixTree(memory, this.#parts.reservations.tracker.root, (address, order) => folios.push({ address, order }));
-    const inChunks = this.#parts.profile.preservedMemory === 'chunk-list';
-    const list = inChunks
-      ? writeKhoserMem(memory, folios, this.#parts.reservations.listPages, SERIES_V5_BITMAP_BITS)
-      : undefined;
-    const mem = inChunks ? undefined : this.#memOf(folios);
+    const { bitmapBits } = this.#parts.profile;
+    const list = bitmapBits && writeKhoserMem(memory, folios, this.#parts.reservations.listPages, bitmapBits);
+    const mem = list === undefined ? this.#memOf(folios) : undefined;
     const children = new Map<string, FdtFrame>();
     for (const node of oneFdtCoreNodes(this.#parts.profile, reserveMem, list?.first)) children.set(node.name, node);
     for (const driver of this.#parts.registry.drivers) {
@@ -106,7 +104,7 @@ export class OneFdt implements HandoverOutput {
  * Whether these drivers can be nodes of one FDT. KHO_EINVAL for a raw blob, which has no nodes; KHO_EEXIST for a driver
  * with the name of a node of the core.
  */
-export function checkOneFdt(profile: Profile, { drivers }: Registry): void {
+export function checkOneFdt(profile: OneFdtProfile, { drivers }: Registry): void {
   const core = oneFdtCoreNames(profile);
   for (const { name, blob } of drivers) {
     if (blob === 'raw') {

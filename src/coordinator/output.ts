@@ -1,4 +1,4 @@
-import type { Profile, Subtree } from '../abi/index.js';
+import type { Subtree } from '../abi/index.js';
 import type { RenderedBlob } from '../hashstage/index.js';
 import type { PhysicalAddress } from '../memblock/index.js';
 import type { Host } from './host.js';
@@ -19,7 +19,6 @@ export interface HandoverOutput {
 /** What every output is made from. */
 export interface OutputParts {
   readonly host: Host;
-  readonly profile: Profile;
   readonly registry: Registry;
   readonly reservations: Reservations;
   readonly recorder: TimelineRecorder;

@@ -1,11 +1,12 @@
 import {
   KEXEC_METADATA_NAME,
+  type KhoserBitmapBits,
   KhoserBound,
   MEMBLOCK_SUBTREE_NAME,
   type Profile,
   ROOT_FDT_SIZE,
-  SERIES_V5_BITMAP_BITS,
   SUB_FDT_LINK_SIZE,
+  type SubBlobsProfile,
   subFdtProperties,
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
@@ -21,8 +22,8 @@ import {
   PAGE_SIZE,
   type PageRange,
   type PhysicalAddress,
+  PreservedPages,
   preservedPages,
-  preservePages,
   RadixTree,
   type ShardGrant,
   walkRadixTree,
@@ -35,8 +36,6 @@ import type { ReclaimedMemory } from './rollback-report.js';
 import type { RangeOwner } from './run-record.js';
 
 const FDT_END_SIZE = 4;
-/** The core's own blobs, a page each. */
-const CORE_BLOBS = [KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME];
 const CORE_NODE = 0;
 
 interface Owned {
@@ -66,8 +65,8 @@ export interface BlobRooms {
 
 /**
  * Everything that a run takes from the host before the blackout, in the order of registration: the extents of shards;
- * room for the drivers' FDTs, pages for the core's blobs and the root FDT, or where all is in one FDT pages for the list
- * of preserved memory; and the tracker with every table that any of these could need. So nothing is allocated in the blackout, and every address depends on the scenario alone.
+ * room for the drivers' FDTs, pages for the core's blobs and the root FDT, and pages for the list of preserved memory in a
+ * profile that has one; and the tracker with every table that any of these could need. So nothing is allocated in the blackout, and every address depends on the scenario alone.
  *
  * All pages are cleared when they are taken: the bytes that are handed over must not depend on what was there before,
  * nor give it away; and the system commits them now, not in the blackout.
@@ -78,9 +77,11 @@ export class Reservations {
   readonly dma = DmaGate.create();
   /** Undefined where all is in one FDT, which lies in a kexec segment. */
   readonly rooms: BlobRooms | undefined;
-  /** Series v5: pages for the list of preserved memory, as many as it can need. */
+  /** Where preserved memory is a chunk list: pages for it, as many as it can need. */
   readonly listPages: readonly PhysicalAddress[];
   readonly tracker: RadixTree;
+  /** The tracker by the kernel's calls. */
+  readonly preserved: PreservedPages;
   readonly #host: Host;
   /** What came from the page allocator. */
   readonly #taken: PageRange[] = [];
@@ -91,19 +92,20 @@ export class Reservations {
   /**
    * KHO_ENOMEM or KHO_E2BIG, naming driver, instance and shard, with nothing taken; KHO_EBUSY if the host is over.
    */
-  constructor(host: Host, registry: Registry, { form, preservedMemory }: Profile, mode: Mode) {
+  constructor(host: Host, registry: Registry, profile: Profile, mode: Mode) {
     host.checkRunning();
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
-      this.listPages = preservedMemory === 'chunk-list' ? this.#reserveList() : [];
-      this.rooms = form === 'sub-blobs' ? this.#reserveBlobs(registry, mode) : undefined;
+      this.rooms = profile.form === 'sub-blobs' ? this.#reserveBlobs(registry, mode, profile) : undefined;
+      this.listPages = profile.bitmapBits === undefined ? [] : this.#reserveList(profile.bitmapBits);
       for (const { name, address, size } of host.reserveMem) {
         const { address: start } = preservedPages({ address, size });
         this.#owners.push({ start, end: address + size, owner: { kind: 'reserve_mem', name } });
       }
       this.#owners.sort((a, b) => a.start - b.start);
       this.tracker = this.#buildTracker();
+      this.preserved = new PreservedPages(this.tracker, host.memory, host.scratch.areas);
     } catch (error) {
       this.release();
       throw error;
@@ -137,7 +139,7 @@ export class Reservations {
   preserveReservedMem(): void {
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
-      preservePages(this.tracker, address, pages);
+      this.preserved.preservePages(address, pages);
     }
   }
 
@@ -169,7 +171,7 @@ export class Reservations {
   }
 
   #grantExtents(registry: Registry): ExtentTable {
-    const nodes = this.#host.options.nodes;
+    const nodes = [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
       const whose = shardOwner(registry, shard);
       const { driver: name, ...within } = whose;
@@ -181,7 +183,7 @@ export class Reservations {
         // Instances take turns among the nodes, as devices do among sockets.
         for (let left = pages; left > 0; left -= MAX_ORDER_NR_PAGES) {
           const part = Math.min(left, MAX_ORDER_NR_PAGES);
-          ranges.push({ base: this.#takePages(part, item % nodes, owner, shard), pages: part });
+          ranges.push({ base: this.#takePages(part, nodes[item % nodes.length], owner, shard), pages: part });
         }
       } catch (error) {
         throw KhoError.from(error).with(whose);
@@ -204,8 +206,10 @@ export class Reservations {
     return { pages, ranges };
   }
 
-  #reserveBlobs(registry: Registry, mode: Mode): BlobRooms {
+  #reserveBlobs(registry: Registry, mode: Mode, { subtrees }: SubBlobsProfile): BlobRooms {
     const linked = mode === 'subfdt';
+    // The core's own blobs, a page each: kexec-metadata is no FDT.
+    const core = subtrees.sized ? [KEXEC_METADATA_NAME, MEMBLOCK_SUBTREE_NAME] : [MEMBLOCK_SUBTREE_NAME];
     return {
       drivers: registry.drivers.map((driver) => {
         if (driver.blob === 'raw') return undefined;
@@ -214,7 +218,7 @@ export class Reservations {
       }),
       shards: linked ? this.#reserveShardFdts(registry) : [],
       root: this.#takePages(1, CORE_NODE, { kind: 'root', name: 'root FDT' }),
-      core: new Map(CORE_BLOBS.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const)),
+      core: new Map(core.map((name) => [name, this.#takePages(1, CORE_NODE, { kind: 'blob', name })] as const)),
     };
   }
 
@@ -232,9 +236,9 @@ export class Reservations {
     });
   }
 
-  /** Whatever of the extents and of `reserve_mem` areas is preserved in the end, these pages can list it. */
-  #reserveList(): PhysicalAddress[] {
-    const bound = new KhoserBound(SERIES_V5_BITMAP_BITS);
+  /** Whatever of the extents, of the blobs and of `reserve_mem` areas is preserved in the end, these pages can list it. */
+  #reserveList(bits: KhoserBitmapBits): PhysicalAddress[] {
+    const bound = new KhoserBound(bits);
     for (const { address, pages } of this.#all()) bound.addRange(address, pages, maxOrderIn(pages));
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
@@ -275,6 +279,7 @@ export class Reservations {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
     }
+    tracker.seal(); // whatever was forgotten shall be an error, not a page that is taken in the blackout
     return tracker;
   }
 

@@ -1,16 +1,25 @@
-import { KEXEC_METADATA_NAME, type KexecMetadata, ROOT_FDT_SIZE } from '../abi/index.js';
+import {
+  KEXEC_METADATA_NAME,
+  type KexecMetadata,
+  KHO_V1,
+  type ProfileName,
+  profileNamed,
+  ROOT_FDT_SIZE,
+  walkPreservedMemory,
+} from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
 import { KhoError } from '../errors.js';
-import { hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory, walkRadixTree } from '../memblock/index.js';
+import { hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory } from '../memblock/index.js';
 import { type BootRecordReport, inspectScratch, noteCutShort, recordReport } from './boot-report.js';
 import { Claims, type OwnerClaim, type UnclaimedRange } from './claims.js';
 import { type InspectContext, noteClaims } from './context.js';
 import { type Finding, Findings } from './findings.js';
 import type { KhoTestReport } from './kho-test-report.js';
+import { noteKhoserForm } from './khoser-form-check.js';
 import type { LuoReport } from './luo-report.js';
 import { inspectOneFdt, openOneFdt } from './one-fdt-report.js';
 import type { ReservationReport } from './reservation-report.js';
-import { inspectRoot, type RootReport } from './root-report.js';
+import { type InspectedRoot, inspectRoot, type RootReport } from './root-report.js';
 import { inspectSubtree, type KnownBlobs, type SubtreeReport } from './subtree-report.js';
 import { claimsReport, inspectTracker, notePreserved, type TrackerReport } from './tracker-report.js';
 
@@ -22,6 +31,8 @@ export interface InspectOptions {
   readonly contents?: boolean;
   /** Who owns preserved objects that no known structure points to, by address. */
   readonly owners?: ReadonlyMap<number, string>;
+  /** Read it as a kernel does that speaks this profile alone; else compatible and content tell. */
+  readonly profile?: ProfileName;
 }
 
 /** What a handover holds, as far as it can be read. Addresses and sizes are numbers of bytes. */
@@ -65,7 +76,7 @@ const ENTRIES_MAX = 2 ** 20;
 export function inspectHandover(
   memory: PhysicalMemory,
   start: HandoverStart,
-  { contents = true, owners }: InspectOptions = {},
+  { contents = true, owners, profile: name }: InspectOptions = {},
 ): HandoverReport {
   const findings = new Findings();
   const record = 'record' in start ? start.record : undefined;
@@ -75,16 +86,17 @@ export function inspectHandover(
   const early: InspectContext = { memory, findings, claims: undefined, contents, budget };
 
   const rootAddress = 'record' in start ? start.record.root : start.root;
-  const oneFdt = openOneFdt(early, rootAddress, record?.rootSize);
-  if (oneFdt !== undefined) return inspectOneFdt(early, oneFdt, { address: rootAddress, record }, owners);
+  const as = name === undefined ? undefined : profileNamed(name);
+  const oneFdt = openOneFdt(early, rootAddress, record?.rootSize, as);
+  if (oneFdt !== undefined) return inspectOneFdt(early, oneFdt, { address: rootAddress, record, as }, owners);
   if ('record' in start && start.record.rootSize !== ROOT_FDT_SIZE) {
     const text = `the boot record gives the root FDT ${start.record.rootSize} bytes, expected one page`;
     findings.error(new KhoError('KHO_EIMAGE', text, { address: start.record.address, size: start.record.rootSize }));
   }
-  const root = inspectRoot(early, rootAddress);
+  const root = inspectRoot(early, rootAddress, as?.form === 'sub-blobs' ? as : undefined);
   if (record !== undefined) noteCutShort(early, record);
   const scratch = record === undefined ? undefined : inspectScratch(early, record);
-  const tracker = root.memoryMap === undefined ? undefined : inspectRadixTree(early, root.memoryMap);
+  const tracker = root.memoryMap === undefined ? undefined : inspectList(early, root, root.memoryMap);
   const context: InspectContext = {
     ...early,
     claims: tracker?.readable === true ? new Claims(tracker.objects) : undefined,
@@ -101,6 +113,10 @@ export function inspectHandover(
   if (tracker?.readable === true) {
     const blobs = [{ name: 'root FDT', address: rootAddress, size: ROOT_FDT_SIZE }, ...root.subtrees];
     notePreserved(context, tracker, { record, scratch: scratch ?? [], blobs });
+    // Said of a list that is sound, where it was not known which form it has.
+    if (as === undefined && root.profile === KHO_V1 && tracker.reuse.length === 0) {
+      noteKhoserForm(context, tracker.first, tracker.objects, blobs);
+    }
   }
   const reused = noteReuse(findings, rootAddress, [
     ...(record !== undefined && record.address % PAGE_SIZE !== 0
@@ -108,13 +124,14 @@ export function inspectHandover(
       : []),
     ...(root.reused ? ['the page of the root FDT holds none'] : []),
     ...(tracker === undefined ? [] : tracker.reuse),
-    ...(tracker?.readable === true && tracker.objects.folios.length === 0 && subtrees.length > 0
+    ...(tracker?.readable === true && tracker.objects.count === 0 && subtrees.length > 0
       ? ['the tracker is empty']
       : []),
     ...reusedBlobs,
   ]);
   if (
     record !== undefined &&
+    root.profile.subtrees.sized &&
     root.subtrees.length > 0 &&
     !root.subtrees.some(({ name }) => name === KEXEC_METADATA_NAME)
   ) {
@@ -136,10 +153,13 @@ export function inspectHandover(
   };
 }
 
-function inspectRadixTree(context: InspectContext, address: PhysicalAddress) {
-  return inspectTracker(context, { form: 'radix-tree', address }, (visit, onDamage) =>
-    walkRadixTree(context.memory, address, visit, { onDamage }),
+/** What the memory map leads to. */
+function inspectList(context: InspectContext, { profile }: InspectedRoot, memoryMap: PhysicalAddress) {
+  const { preservedMemory: form } = profile;
+  const tracker = inspectTracker(context, { form, address: memoryMap }, (visit, onDamage) =>
+    walkPreservedMemory(context.memory, { profile, memoryMap }, visit, { onDamage }),
   );
+  return { ...tracker, first: memoryMap };
 }
 
 /** Structures that are no longer there are mostly gone for one reason. */

@@ -2,6 +2,7 @@ import {
   decodeKexecMetadata,
   decodeScratchArray,
   KEXEC_METADATA_NAME,
+  KHO_V3,
   KHO_V4,
   ONE_FDT_ROOM_MAX,
   ROOT_FDT_SIZE,
@@ -141,7 +142,7 @@ function recordsBeside(memory: PhysicalMemory, first: BootRecord): BootRecord[] 
 /** How many kexecs lie behind a handover; 0 if it does not say. */
 function kexecCount(memory: PhysicalMemory, { root }: BootRecord): number {
   try {
-    const { subtrees } = readKhoRoot(memory.read(root, ROOT_FDT_SIZE), [KHO_V4]);
+    const { subtrees } = readKhoRoot(memory.read(root, ROOT_FDT_SIZE), [KHO_V4, KHO_V3], memory);
     const blob = subtrees.find(({ name }) => name === KEXEC_METADATA_NAME);
     if (blob === undefined || blob.size > PAGE_SIZE) return 0;
     return decodeKexecMetadata(memory.read(blob.address, blob.size)).kexecCount;

@@ -163,11 +163,11 @@ async function extract(
   memory: ImageMemory,
   start: HandoverStart,
   file: string,
-  { force = false, signal }: InspectPathOptions,
+  { force = false, signal, profile }: InspectPathOptions,
 ): Promise<ExtractReport> {
   const recorded = new RecordedMemory(memory);
   const again = 'record' in start ? { record: X86_64.readBootRecord(recorded, start.record.address) } : start;
-  inspectHandover(recorded, again, { contents: false });
+  inspectHandover(recorded, again, { contents: false, ...(profile && { profile }) });
   const pages = recorded.pages();
   await writeElfCore(memory, file, pages, { force, ...(signal === undefined ? {} : { signal }) });
   return { file, size: pages.reduce((sum, { size }) => sum + size, 0) };

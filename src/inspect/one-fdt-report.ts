@@ -1,14 +1,14 @@
 import {
   isOneFdtCompatible,
+  isReleasedRoot,
   memFolios,
   memRanges,
   ONE_FDT_ROOM_MAX,
   type OneFdt,
+  type Profile,
   RESERVE_MEM_NODE_NAME,
   readOneFdt,
   readRootBytes,
-  SERIES_V4,
-  SERIES_V5_BITMAP_BITS,
   walkKhoserMem,
 } from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
@@ -35,17 +35,20 @@ import type { SubtreeReport } from './subtree-report.js';
 import { claimsReport, type InspectedTracker, inspectTracker, notePreserved } from './tracker-report.js';
 
 /**
- * What lies at an address, as far as it goes, if it may be the one FDT of a patch series by its compatible; `room` is what
- * the boot record gives it.
+ * What lies at an address, as far as it goes, if it may be the one FDT of a patch series: by its compatible and what is in it,
+ * or because it is to be read as such (`as`). `room` is what the boot record gives it.
  */
 export function openOneFdt(
   { memory }: InspectContext,
   address: PhysicalAddress,
   room = ONE_FDT_ROOM_MAX,
+  as?: Profile,
 ): OpenedFdt | undefined {
   try {
     const opened = openFdt(readRootBytes(memory, address, room));
-    return isOneFdtCompatible(compatibleOf(opened.tree.root)) ? opened : undefined;
+    const { root } = opened.tree;
+    if (as !== undefined) return as.form === 'one-fdt' ? opened : undefined;
+    return isOneFdtCompatible(compatibleOf(root)) && !(root && isReleasedRoot(root)) ? opened : undefined;
   } catch (error) {
     if (error instanceof KhoError) return undefined; // a root FDT of another form says what is wrong
     throw error;
@@ -59,7 +62,15 @@ export function openOneFdt(
 export function inspectOneFdt(
   early: InspectContext,
   { tree, refusal, size }: OpenedFdt,
-  { address, record }: { readonly address: PhysicalAddress; readonly record: BootRecord | undefined },
+  {
+    address,
+    record,
+    as,
+  }: {
+    readonly address: PhysicalAddress;
+    readonly record: BootRecord | undefined;
+    readonly as?: Profile | undefined;
+  },
   owners: ReadonlyMap<number, string> | undefined,
 ): HandoverReport {
   const { findings } = early;
@@ -67,7 +78,10 @@ export function inspectOneFdt(
   const scratch = record === undefined ? undefined : inspectScratch(early, record);
   const fdt = findings.attempt(() => {
     if (!(tree instanceof FdtReader)) throw refusal ?? new KhoError('KHO_EIMAGE', 'the FDT is not whole', { address });
-    return readOneFdt(tree);
+    const read = readOneFdt(tree);
+    if (as === undefined || as === read.profile) return read;
+    const text = `the FDT is of profile ${read.profile.name}, expected ${as.name}`;
+    throw new KhoError('KHO_EIMAGE', text, { address });
   });
   const compatible = compatibleOf(tree.root);
   const root: RootReport = {
@@ -95,7 +109,7 @@ export function inspectOneFdt(
   }
   const tracker = trackerOf(early, fdt, address);
   const unreadable = tracker !== undefined && !tracker.readable;
-  const claims = unreadable ? undefined : new Claims(tracker?.objects ?? new FolioIndex([]));
+  const claims = unreadable ? undefined : new Claims(tracker?.objects ?? FolioIndex.of([]));
   const context: InspectContext = { ...early, claims };
   if (tracker?.readable === true) {
     const apart = pagesOf(address, size);
@@ -117,14 +131,13 @@ export function inspectOneFdt(
 /** What lists preserved memory; undefined where nothing is preserved. */
 function trackerOf(context: InspectContext, fdt: OneFdt, address: PhysicalAddress): InspectedTracker | undefined {
   const { profile, firstChunk } = fdt;
-  if (profile === SERIES_V4) {
-    return inspectTracker(context, { form: profile.preservedMemory, address }, (visit) =>
-      visitMem(context, fdt, visit),
-    );
+  const { preservedMemory: form, bitmapBits } = profile;
+  if (bitmapBits === undefined) {
+    return inspectTracker(context, { form, address }, (visit) => visitMem(context, fdt, visit));
   }
   if (firstChunk === undefined) return undefined;
-  return inspectTracker(context, { form: profile.preservedMemory, address: firstChunk }, (visit, onDamage) =>
-    walkKhoserMem(context.memory, firstChunk, SERIES_V5_BITMAP_BITS, visit, { onDamage }),
+  return inspectTracker(context, { form, address: firstChunk }, (visit, onDamage) =>
+    walkKhoserMem(context.memory, firstChunk, bitmapBits, visit, { onDamage }),
   );
 }
 

@@ -1,17 +1,19 @@
 import {
-  KHO_V4,
-  PROP_BLOB_SIZE,
-  PROP_PRESERVED_DATA,
   PROP_PRESERVED_MEMORY_MAP,
   type Profile,
   type ProfileName,
+  pageAddressIn,
   ROOT_FDT_SIZE,
+  readSubtree,
   readUntrusted,
+  releasedProfile,
+  SUB_BLOBS_PROFILES,
+  type SubBlobsProfile,
   type Subtree,
 } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { type DtsNode, type DtsTree, FdtReader, readPartialFdt } from '../fdt/index.js';
-import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
+import { hex, type PhysicalAddress, physicalAddress } from '../memblock/index.js';
 import type { InspectContext } from './context.js';
 import { formatDecodedDts } from './decoded-dts.js';
 
@@ -24,7 +26,7 @@ export interface RootReport {
   /** Bytes of the blob in its page, by its header. */
   readonly size: number;
   readonly compatible?: string;
-  /** The root page of the tracker. */
+  /** The root page of the tracker, or the first chunk. */
   readonly memoryMap?: number;
   readonly dts: string;
 }
@@ -32,6 +34,8 @@ export interface RootReport {
 /** The root FDT and what it points to. */
 export interface InspectedRoot {
   readonly report?: RootReport;
+  /** The profile that it was read as, even if its compatible says something else. */
+  readonly profile: SubBlobsProfile;
   readonly memoryMap?: PhysicalAddress;
   /** The subtrees whose address and size are in order, in the order in which they were added. */
   readonly subtrees: readonly Subtree[];
@@ -40,36 +44,34 @@ export interface InspectedRoot {
 }
 
 /**
- * Reads the root FDT as kho_populate() checks it: header, compatible, memory map, and each subtree. What is wrong is found,
- * and what is not is read; a blob that is damaged is read up to its damage.
+ * Reads the root FDT as kho_populate() checks it: header, compatible, memory map, and each subtree; as a kernel that speaks
+ * `as` alone, or by its compatible. What is wrong is found, and what is not is read; a blob that is damaged is read up to its
+ * damage.
  */
-export function inspectRoot(context: InspectContext, address: PhysicalAddress): InspectedRoot {
+export function inspectRoot(context: InspectContext, address: PhysicalAddress, as?: SubBlobsProfile): InspectedRoot {
   const { findings } = context;
+  const known = as === undefined ? SUB_BLOBS_PROFILES : [as];
+  const [newest] = known as [SubBlobsProfile];
   const page = findings.attempt(() => readUntrusted(context.memory, address, ROOT_FDT_SIZE, 'the root FDT'));
-  if (page === undefined) return { subtrees: [], reused: false };
+  if (page === undefined) return { profile: newest, subtrees: [], reused: false };
   const opened = openTree(context, address, page);
-  if (opened === undefined) return { subtrees: [], reused: true };
+  if (opened === undefined) return { profile: newest, subtrees: [], reused: true };
   const { tree, size } = opened;
   const { root } = tree;
   const compatible = root === undefined ? undefined : textOf(root, 'compatible');
-  if (compatible !== KHO_V4.compatible) {
+  const found = known.find((candidate) => candidate.compatible === compatible);
+  if (found === undefined) {
     const said = compatible === undefined ? 'has no compatible property' : `is '${compatible}'`;
-    findings.error(
-      bad(
-        `the root FDT ${said}, which is incompatible: expected ${KHO_V4.compatible}; the next kernel says "disabling KHO revival"`,
-        address,
-      ),
-    );
+    const expected = [...new Set(known.map((candidate) => candidate.compatible))].join(', ');
+    const text = `the root FDT ${said}, which is incompatible: expected ${expected}; the next kernel says "disabling KHO revival"`;
+    findings.error(bad(text, address));
   }
-  const memoryMap = findings.attempt(() => {
-    const value = root === undefined ? undefined : numberOf(root, PROP_PRESERVED_MEMORY_MAP, address);
-    if (value === undefined || value === 0) throw bad(`the root FDT has no ${PROP_PRESERVED_MEMORY_MAP}`, address);
-    return pageAddress(value, PROP_PRESERVED_MEMORY_MAP, address);
-  });
+  const readAs = found ?? newest;
+  const memoryMap = memoryMapOf(context, root, readAs, address);
   const subtrees: Subtree[] = [];
   const names = new Set<string>();
   for (const node of root?.children() ?? []) {
-    const subtree = findings.attempt(() => subtreeOf(node, address));
+    const subtree = findings.attempt(() => located(address, () => readSubtree(node, readAs, context.memory)));
     if (subtree === undefined) continue;
     if (names.has(subtree.name)) {
       findings.error(
@@ -79,16 +81,41 @@ export function inspectRoot(context: InspectContext, address: PhysicalAddress): 
     names.add(subtree.name);
     subtrees.push(subtree);
   }
+  if (readAs.subtrees.order === 'newest first') subtrees.reverse();
+  const profile = as ?? releasedProfile(context.memory, { profile: readAs, memoryMap });
   const report: RootReport = {
     form: 'sub-blobs',
-    ...(compatible === KHO_V4.compatible ? { profile: KHO_V4.name } : {}),
+    ...(found === undefined ? {} : { profile: profile.name }),
     address,
     size,
     ...(compatible === undefined ? {} : { compatible }),
     ...(memoryMap === undefined ? {} : { memoryMap }),
     dts: formatDecodedDts(tree),
   };
-  return { report, subtrees: subtrees.reverse(), reused: false, ...(memoryMap === undefined ? {} : { memoryMap }) };
+  return { report, profile, subtrees, reused: false, ...(memoryMap === undefined ? {} : { memoryMap }) };
+}
+
+function memoryMapOf(
+  { findings }: InspectContext,
+  root: DtsNode | undefined,
+  { preservedMemory }: SubBlobsProfile,
+  address: PhysicalAddress,
+): PhysicalAddress | undefined {
+  return findings.attempt(() => {
+    const value = located(address, () => root && pageAddressIn(root, PROP_PRESERVED_MEMORY_MAP));
+    if (value !== undefined && value !== 0) return physicalAddress(value);
+    const nothing = preservedMemory === 'chunk-list' ? ': nothing is preserved, not even what it points to' : '';
+    throw bad(`the root FDT has no ${PROP_PRESERVED_MEMORY_MAP}${nothing}`, address);
+  });
+}
+
+/** Errors of `read` say where the root FDT lies. */
+function located<T>(address: PhysicalAddress, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw error instanceof KhoError ? new KhoError(error.code, error.message, { address, ...error.details }) : error;
+  }
 }
 
 /** The tree in the page; undefined if there is none. */
@@ -110,32 +137,6 @@ function openTree(
   }
 }
 
-function subtreeOf(node: DtsNode, root: PhysicalAddress): Subtree {
-  const where = (property: string): string => `/${node.name}/${property}`;
-  const data = numberOf(node, PROP_PRESERVED_DATA, root);
-  const size = numberOf(node, PROP_BLOB_SIZE, root);
-  if (data === undefined || size === undefined) {
-    const missing = data === undefined ? PROP_PRESERVED_DATA : PROP_BLOB_SIZE;
-    throw bad(`the subtree '${node.name}' has no ${missing}`, root);
-  }
-  const address = pageAddress(data, where(PROP_PRESERVED_DATA), root);
-  if (size === 0 || address + size > PHYS_ADDR_MAX)
-    throw bad(`${where(PROP_BLOB_SIZE)} is ${size}, which is no size`, root);
-  return { name: node.name, address, size };
-}
-
-function numberOf(node: DtsNode, name: string, root: PhysicalAddress): number | undefined {
-  for (const property of node.properties()) {
-    if (property.name !== name) continue;
-    const { value } = property;
-    if (value.length !== 8) throw bad(`${name} of '/${node.name}' has ${value.length} bytes, not 8`, root);
-    const word = new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0, true);
-    if (word > BigInt(PHYS_ADDR_MAX)) throw bad(`${name} of '/${node.name}' is ${hex(word)}, above 2^52`, root);
-    return Number(word);
-  }
-  return undefined;
-}
-
 function textOf(node: DtsNode, name: string): string | undefined {
   for (const property of node.properties()) {
     if (property.name !== name) continue;
@@ -144,11 +145,6 @@ function textOf(node: DtsNode, name: string): string | undefined {
     return end < 0 ? text : text.slice(0, end);
   }
   return undefined;
-}
-
-function pageAddress(value: number, where: string, root: PhysicalAddress): PhysicalAddress {
-  if (value % PAGE_SIZE !== 0) throw bad(`${where} is ${hex(value)}, which is not the address of a page`, root);
-  return physicalAddress(value);
 }
 
 function bad(text: string, address: number): KhoError {

@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { neverReleased, profileNamed } from '../abi/index.js';
+import { checkLoadable, profileNamed } from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
 import { architectureNamed } from '../arch/index.js';
 import {
@@ -62,7 +62,7 @@ export interface BootResult extends ConsoleReport {
  * without, the run must have loaded one.
  *
  * KHO_ENOENT without an image, KHO_EINVAL without a kernel, KHO_EIMAGE without a usable handover, KHO_EOPNOTSUPP for a
- * profile that no released kernel speaks, KHO_EADDRNOTAVAIL when the kernel does not fit into scratch.
+ * profile that the kernels do not speak, KHO_EADDRNOTAVAIL when the kernel does not fit into scratch.
  */
 export async function openKexec(directory: string, plan?: KexecPlan): Promise<KexecBoot> {
   const record = await readRecord(join(directory, 'run.json'));
@@ -70,8 +70,7 @@ export async function openKexec(directory: string, plan?: KexecPlan): Promise<Ke
   const memory = ImageMemory.open(join(directory, RAM_FILE));
   try {
     if (record !== undefined) memory.checkWhole(imageSizeOf(record));
-    const profile = record && profileNamed(record.profile);
-    if (profile !== undefined && profile.releases === undefined) throw neverReleased(profile);
+    if (record !== undefined) checkLoadable(profileNamed(record.profile));
     if (plan !== undefined) {
       const loaded = await loadIntoImage(memory, arch, plan);
       if (loaded.kexec.start === undefined) throw new KhoError('KHO_EINVAL', 'no kernel was loaded');

@@ -35,7 +35,8 @@ export function expectationsOf(
   };
   let metadata: ConsoleExpectations['metadata'];
   try {
-    for (const { name, address, size } of readKhoRoot(memory.read(boot.root, ROOT_FDT_SIZE), [KHO_V4]).subtrees) {
+    for (const { name, address, size } of readKhoRoot(memory.read(boot.root, ROOT_FDT_SIZE), [KHO_V4], memory)
+      .subtrees) {
       if (name === KEXEC_METADATA_NAME) metadata = decodeKexecMetadata(memory.read(address, size));
       if (name === KHO_TEST_SUBTREE_NAME) expected.khoTest = true;
       if (name !== MEMBLOCK_SUBTREE_NAME) continue;

@@ -1,4 +1,4 @@
-import { decodeScratchArray, neverReleased, readHandoverRoot } from '../abi/index.js';
+import { checkLoadable, decodeScratchArray, readHandoverRoot, walkPreservedMemory } from '../abi/index.js';
 import type { Architecture, BootRecord, KexecImage } from '../arch/index.js';
 import {
   KEXEC_LOAD_STEPS,
@@ -8,7 +8,7 @@ import {
   TimelineRecorder,
 } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
-import { type ImageMemory, PAGE_SIZE, type PhysicalAddress, walkRadixTree } from '../memblock/index.js';
+import { type ImageMemory, PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
 import { machineCommandLine } from './command-line.js';
 
 /** A memory image with a kernel loaded into its scratch areas. */
@@ -27,9 +27,8 @@ export interface LoadedImage {
  * into the overlay of `memory`; the file is not touched. A plan without a command line gets the
  * image's own, with what the machine needs.
  *
- * KHO_EIMAGE, KHO_ETRACKER or an FDT error for an image without a usable handover; KHO_EOPNOTSUPP for a handover that no
- * released kernel speaks; the errors of reading files and of
- * {@link Architecture.loadKexec}.
+ * KHO_EIMAGE, KHO_ETRACKER or an FDT error for an image without a usable handover; KHO_EOPNOTSUPP for a handover of a
+ * profile that the kernels do not speak; the errors of reading files and of {@link Architecture.loadKexec}.
  */
 export async function loadIntoImage(memory: ImageMemory, arch: Architecture, plan: KexecPlan): Promise<LoadedImage> {
   const recorder = new TimelineRecorder(process.hrtime.bigint());
@@ -54,12 +53,14 @@ export async function loadIntoImage(memory: ImageMemory, arch: Architecture, pla
 function findHandover(memory: ImageMemory, arch: Architecture) {
   const record = arch.findBootRecord(memory);
   const handover = readHandoverRoot(memory, record.root, record.rootSize);
-  if (handover.form === 'one-fdt') throw neverReleased(handover.profile);
+  checkLoadable(handover.profile);
+  // The one FDT is in no profile that can be loaded: this tells the compiler.
+  if (handover.form === 'one-fdt') throw new KhoError('KHO_EOPNOTSUPP', 'no kernel reads the one FDT');
   const { root } = handover;
   const ranges: { base: PhysicalAddress; size: number }[] = [];
   try {
-    const tables = walkRadixTree(memory, root.memoryMap, (address, order) => {
-      ranges.push({ base: address, size: 2 ** order * PAGE_SIZE });
+    const tables = walkPreservedMemory(memory, root, (address, order, count) => {
+      ranges.push({ base: address, size: count * 2 ** order * PAGE_SIZE });
     });
     for (const base of tables) ranges.push({ base, size: PAGE_SIZE });
   } catch (error) {

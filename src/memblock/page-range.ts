@@ -13,6 +13,24 @@ export interface Folio {
   readonly order: number;
 }
 
+/** Whether two frames lie on one node. */
+export type SameNode = (first: PageFrame, last: PageFrame) => boolean;
+
+/**
+ * The order of the first folio that a range of `pages` pages, one or more, from frame `frame` on is split to: as large as
+ * alignment and the range allow, with no upper limit. Both are integers below 2^52. Allocates nothing.
+ */
+export function naturalOrder(frame: number, pages: number): number {
+  return Math.min(trailingZeros(frame), log2(pages));
+}
+
+/** {@link naturalOrder}, less as long as the folio's first and last frame are not on one node (kho_preserve_pages()). */
+export function naturalOrderOnNode(frame: number, pages: number, sameNode: SameNode): number {
+  let order = naturalOrder(frame, pages);
+  while (order > 0 && !sameNode(frame as PageFrame, (frame + 2 ** order - 1) as PageFrame)) order--;
+  return order;
+}
+
 /**
  * Splits a page range into the folios that kho_preserve_pages() marks (Linux 7.2): each as large as alignment and the
  * rest of the range allow, with no upper limit, but no larger than `sameNode` accepts for its first and last frame.
@@ -24,22 +42,25 @@ export interface Folio {
 export function* naturalOrders(
   base: PhysicalAddress,
   pages: number,
-  sameNode: (first: PageFrame, last: PageFrame) => boolean = () => true,
+  sameNode: SameNode = () => true,
 ): Generator<Folio, void> {
-  let frame: number = pageFrame(base);
-  for (let rest = pages; rest > 0; ) {
-    let count = 1;
-    let order = 0;
-    while (frame % (count * 2) === 0 && count * 2 <= rest) {
-      count *= 2;
-      order++;
-    }
-    while (order > 0 && !sameNode(frame as PageFrame, (frame + count - 1) as PageFrame)) {
-      count /= 2;
-      order--;
-    }
-    yield { address: after(base, (pages - rest) * PAGE_SIZE), order };
-    frame += count;
-    rest -= count;
+  const start = pageFrame(base);
+  for (let done = 0; done < pages; ) {
+    const order = naturalOrderOnNode(start + done, pages - done, sameNode);
+    yield { address: after(base, done * PAGE_SIZE), order };
+    done += 2 ** order;
   }
+}
+
+/** Of 0 as of 2^52: more than any range has pages. */
+function trailingZeros(value: number): number {
+  const low = value >>> 0;
+  if (low !== 0) return 31 - Math.clz32(low & -low);
+  const high = Math.floor(value / 2 ** 32);
+  return high === 0 ? 52 : 63 - Math.clz32(high & -high);
+}
+
+/** The exponent of the highest power of two that is not above `value`. */
+function log2(value: number): number {
+  return value < 2 ** 32 ? 31 - Math.clz32(value) : 63 - Math.clz32(value / 2 ** 32);
 }

@@ -57,6 +57,7 @@ export interface SharedMemoryHandle {
 interface Segment extends MemoryRange {
   readonly bytes: Uint8Array<SharedArrayBuffer>;
   readonly words: Int32Array<SharedArrayBuffer>;
+  readonly longs: BigInt64Array<SharedArrayBuffer>;
   readonly buffer: SharedArrayBuffer | null;
 }
 
@@ -64,6 +65,14 @@ interface Segment extends MemoryRange {
 export interface WordLocation {
   /** The 32-bit words of the whole segment, in the byte order of the machine that runs this. */
   readonly array: Int32Array<SharedArrayBuffer>;
+  /** Index of the word in {@link array}. */
+  readonly index: number;
+}
+
+/** Where a 64-bit word lies, for code that must change or see all of it at once. */
+export interface LongLocation {
+  /** The 64-bit words of the whole segment, in the byte order of the machine that runs this. */
+  readonly array: BigInt64Array<SharedArrayBuffer>;
   /** Index of the word in {@link array}. */
   readonly index: number;
 }
@@ -210,6 +219,15 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     const [{ range, offset }] = this.#map.cut(address, 4);
     return { array: range.words, index: offset / 4 };
   }
+
+  /** The same for the 64-bit word at `address`, a multiple of 8. A BigInt for each access: for rare ones. */
+  longs(address: PhysicalAddress): LongLocation {
+    if (address % 8 !== 0) {
+      throw new KhoError('KHO_EINVAL', `${hex(address)} is not aligned to a 64-bit word`, { address });
+    }
+    const [{ range, offset }] = this.#map.cut(address, 8);
+    return { array: range.longs, index: offset / 8 };
+  }
 }
 
 function sharedBuffer(base: PhysicalAddress, size: number): SharedArrayBuffer {
@@ -225,7 +243,8 @@ const NO_BYTES = new SharedArrayBuffer(0);
 
 function segment(base: PhysicalAddress, size: number, nid: number, buffer: SharedArrayBuffer | null): Segment {
   const held = buffer ?? NO_BYTES;
-  return { base, size, nid, backed: buffer !== null, bytes: new Uint8Array(held), words: new Int32Array(held), buffer };
+  const [bytes, words, longs] = [new Uint8Array(held), new Int32Array(held), new BigInt64Array(held)];
+  return { base, size, nid, backed: buffer !== null, bytes, words, longs, buffer };
 }
 
 /** The memory map that segments stand for: neighbours of one node and kind are one range. */

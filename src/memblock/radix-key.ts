@@ -36,17 +36,40 @@ export const KEY_LIMIT = 2 ** (ORDER_0_LOG2 + 1);
 
 /** Size in bytes of a folio, by order. (Typed arrays, because they hold doubles without boxes.) */
 export const FOLIO_SIZE = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => PAGE_SIZE * 2 ** order);
+/** The inverse of {@link FOLIO_SIZE}: powers of two, too. */
+const FOLIOS_PER_BYTE = FOLIO_SIZE.map((size) => 1 / size);
 /** The bit of the key that tells the order, by order. */
 export const ORDER_BIT = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => 2 ** (ORDER_0_LOG2 - order));
 
-/** The key of a folio. KHO_EINVAL unless `order` is in 0 to 52 and `address` a multiple of the folio's size. */
-export function radixKey(address: PhysicalAddress, order: number): number {
-  const number = address / FOLIO_SIZE[order]; // exact: the size is a power of two
-  if (!(number >= 0) || Math.floor(number) !== number || number >= ORDER_BIT[order]) throw notAFolio(address, order);
-  return ORDER_BIT[order] + number;
+/** The bit of the key that tells the order, where it is one of the leaf's own: of orders above 37. Others have 0. */
+const ORDER_BIT_IN_LEAF = Int32Array.from(ORDER_BIT, (bit) => bit % LEAF_BITS);
+
+/**
+ * The number of a folio among those of its order: its address in units of its size. KHO_EINVAL unless `order` is in 0 to 52
+ * and `address` a multiple of the folio's size.
+ */
+export function folioNumber(address: PhysicalAddress, order: number): number {
+  const number = address * FOLIOS_PER_BYTE[order]; // exact: a power of two
+  // One conversion tells whether it is an integer in [0, 2^32), which is up to 16 TiB; NaN is none.
+  if (number >>> 0 === number ? number < ORDER_BIT[order] : isFarNumber(number, order)) return number;
+  throw notAFolio(address, order);
 }
 
-/** Apart from {@link radixKey}, which stays small enough to be inlined. */
+function isFarNumber(number: number, order: number): boolean {
+  return number >= 0 && Math.floor(number) === number && number < ORDER_BIT[order];
+}
+
+/** The bit of its leaf that marks folio number `number` of its order. */
+export function leafBit(number: number, order: number): number {
+  return (number & (LEAF_BITS - 1)) | ORDER_BIT_IN_LEAF[order];
+}
+
+/** The key of a folio. KHO_EINVAL unless `order` is in 0 to 52 and `address` a multiple of the folio's size. */
+export function radixKey(address: PhysicalAddress, order: number): number {
+  return ORDER_BIT[order] + folioNumber(address, order);
+}
+
+/** Apart from {@link folioNumber}, which stays small enough to be inlined. */
 function notAFolio(address: PhysicalAddress, order: number): KhoError {
   const size = FOLIO_SIZE[order];
   const text =

@@ -1,46 +1,61 @@
 import { KhoError } from '../errors.js';
-import { after, hex, PAGE_SIZE, type PhysicalAddress } from './address.js';
+import { hex, PAGE_SIZE, type PhysicalAddress } from './address.js';
+import { lowestBit } from './bits.js';
 import type { PageRange } from './page-range.js';
 import type { SharedPhysicalMemory } from './physical-memory.js';
-import { FOLIO_SIZE, LEAF_BITS, leafOfKey, ROOT_LEVEL, radixKey, TABLE_SIZE, tableIndex } from './radix-key.js';
+import { RadixBranches } from './radix-branch.js';
+import {
+  FOLIO_SIZE,
+  folioNumber,
+  LEAF_BITS,
+  LEAF_BITS_LOG2,
+  leafBit,
+  leafOfKey,
+  ORDER_BIT,
+  ROOT_LEVEL,
+  radixKey,
+  TABLE_SIZE,
+  TABLE_SIZE_LOG2,
+} from './radix-key.js';
 
 /** A leaf page whose place is known. */
 interface Leaf {
-  /** Key prefix, see leafOfKey. */
-  readonly number: number;
   /** The words of the segment that holds the page. */
   readonly words: Int32Array;
   /** Index in {@link words} of the page's first word. */
   readonly start: number;
 }
 
+/** Folios of one order that the leaves below one table of level 1 mark, as a shift. */
+const TABLE_FOLIOS_LOG2 = TABLE_SIZE_LOG2 + LEAF_BITS_LOG2;
+
 /**
  * The kho-v4 radix tree of preserved folios, in the physical memory that the successor will read (radix-key.ts has the
  * keys). Table pages hold 512 physical addresses (u64, 0 = none), leaf pages 32768 bits; all in native byte order, which
- * is little-endian on the architectures that have kho-v4.
+ * is little-endian on the architectures that have kho-v4. docs/trackers.md has forms, protocol and costs.
  *
- * Threads. The tree is built first, by one thread: {@link ensure} and {@link ensureRange} allocate every page that later
- * marks will need, in the order of the calls, so that its layout is a function of the calls and not of timing. The root
- * then goes to the other threads in a message. From then on any number of them, each with a tree of its own from
- * {@link attach}, may {@link set}, {@link clear} and {@link test} at the same time: a mark is one atomic operation
- * on one word of a leaf, and tables no longer change. Whoever builds on must first know that all others are done.
- * (The kernel holds a mutex for the whole descent instead.)
+ * Threads. Any number of them may {@link set}, {@link clear} and {@link test} at the same time, each with a tree of its own
+ * from {@link attach}. A mark is one atomic operation on one word of a leaf: of two threads that set it one wins, the other
+ * gets KHO_EEXIST. (The kernel holds a mutex for the whole descent instead.)
+ *
+ * Tables. A tree with an allocator grows where a mark needs it, whichever thread needs it first (radix-branch.ts has the
+ * protocol). Where the bytes must not depend on timing, one thread builds all paths up front with {@link ensure} and
+ * {@link ensureRange}, in the order of the calls, and the trees of the others have no allocator.
+ *
+ * Whoever walks the tree's pages in another way than through these calls must know that the others are done.
  */
 export class RadixTree {
-  /** Physical address of the root table, for the property preserved-memory-map. */
-  readonly root: PhysicalAddress;
   readonly #memory: SharedPhysicalMemory;
-  readonly #allocate: (() => PhysicalAddress) | undefined;
-  readonly #pages: PhysicalAddress[] = [];
-  /** The leaf used last, by order: folios of one order tend to be neighbours, those of different orders never share one. */
-  readonly #last: (Leaf | undefined)[] = new Array(FOLIO_SIZE.length).fill(undefined);
-  /** Every leaf used so far, by number: a descent per mark would cost several times the mark. Leaves never move. */
-  readonly #leaves = new Map<number, Leaf>();
+  readonly #branches: RadixBranches;
+  /**
+   * Every leaf used so far by this thread: by order, then as the tables of level 1 and their entries. A descent for each
+   * mark would cost several times the mark. Leaves never move.
+   */
+  readonly #leaves: (Leaf | undefined)[][][] = Array.from(FOLIO_SIZE, () => []);
 
-  private constructor(memory: SharedPhysicalMemory, root?: PhysicalAddress, allocate?: () => PhysicalAddress) {
+  private constructor(memory: SharedPhysicalMemory, branches: RadixBranches) {
     this.#memory = memory;
-    this.#allocate = allocate;
-    this.root = root ?? this.#newPage();
+    this.#branches = branches;
   }
 
   /**
@@ -48,17 +63,34 @@ export class RadixTree {
    * then on; it need not be zero. What it throws passes through.
    */
   static create(memory: SharedPhysicalMemory, allocateTablePage: () => PhysicalAddress): RadixTree {
-    return new RadixTree(memory, undefined, allocateTablePage);
+    return new RadixTree(memory, new RadixBranches(memory, allocateTablePage));
   }
 
-  /** The tree at `root`, to set and clear marks in another thread. It cannot grow, and {@link pages} does not know it. */
-  static attach(memory: SharedPhysicalMemory, root: PhysicalAddress): RadixTree {
-    return new RadixTree(memory, root);
+  /**
+   * The tree at `root` in another thread. With an allocator, which is this thread's own, it can grow; without, a mark needs
+   * a path that is there.
+   */
+  static attach(
+    memory: SharedPhysicalMemory,
+    root: PhysicalAddress,
+    allocateTablePage?: () => PhysicalAddress,
+  ): RadixTree {
+    return new RadixTree(memory, new RadixBranches(memory, allocateTablePage, root));
   }
 
-  /** Builds the path to the mark of a folio. KHO_EINVAL as radixKey, KHO_EPERM on an attached tree. */
+  /** Physical address of the root table, for the property preserved-memory-map. */
+  get root(): PhysicalAddress {
+    return this.#branches.root;
+  }
+
+  /** From now on this tree does not grow: a mark without a path is KHO_ENOENT, {@link ensure} KHO_EPERM. */
+  seal(): void {
+    this.#branches.seal();
+  }
+
+  /** Builds the path to the mark of a folio. KHO_EINVAL as radixKey, KHO_EPERM on a tree that cannot grow. */
   ensure(address: PhysicalAddress, order: number): void {
-    this.#ensureLeaf(leafOfKey(radixKey(address, order)));
+    this.#branches.grow(leafOfKey(radixKey(address, order)));
   }
 
   /**
@@ -67,106 +99,193 @@ export class RadixTree {
    */
   ensureRange(base: PhysicalAddress, pages: number, maxOrder: number): void {
     for (const [first, last] of leavesOfRange({ address: base, pages }, maxOrder)) {
-      for (let leaf = first; leaf <= last; leaf++) this.#ensureLeaf(leaf);
+      for (let leaf = first; leaf <= last; leaf++) this.#branches.grow(leaf);
     }
   }
 
   /**
-   * Marks a folio. KHO_EEXIST if it is marked already, KHO_ENOENT if no path was ensured, KHO_EINVAL as radixKey.
-   * Neighbours are never merged: the successor restores each object at the order it was marked with.
+   * Marks a folio. KHO_EEXIST if it is marked already; KHO_ENOENT if there is no path, and the tree cannot grow;
+   * KHO_EINVAL as radixKey; what the allocator throws. Neighbours are never merged: the successor restores each object
+   * at the order it was marked with. State is unchanged after an error.
    */
   set(address: PhysicalAddress, order: number): void {
-    const key = radixKey(address, order);
-    const { number, words, start } = this.#leaf(key, address, order);
-    const bit = key - number * LEAF_BITS;
+    const number = folioNumber(address, order);
+    const leaf = this.#knownLeaf(number, order) ?? this.#leafToMark(number, order);
+    const bit = leafBit(number, order);
     const mask = 1 << (bit & 31);
-    if ((Atomics.or(words, start + (bit >>> 5), mask) & mask) !== 0) {
-      throw new KhoError('KHO_EEXIST', `the folio of order ${order} at ${hex(address)} is preserved already`, {
-        address,
-      });
+    if ((Atomics.or(leaf.words, leaf.start + (bit >>> 5), mask) & mask) !== 0) {
+      throw wrongMark('KHO_EEXIST', number, order, 'is preserved already');
     }
   }
 
   /** Takes a mark back. KHO_ENOENT if there is none, KHO_EINVAL as radixKey. Pages of the tree are never freed. */
   clear(address: PhysicalAddress, order: number): void {
-    const key = radixKey(address, order);
-    const { number, words, start } = this.#leaf(key, address, order);
-    const bit = key - number * LEAF_BITS;
+    const number = folioNumber(address, order);
+    const leaf = this.#leafToClear(number, order);
+    const bit = leafBit(number, order);
     const mask = 1 << (bit & 31);
-    if ((Atomics.and(words, start + (bit >>> 5), ~mask) & mask) === 0) {
-      throw wrongMark('KHO_ENOENT', address, order, 'is not preserved');
+    if ((Atomics.and(leaf.words, leaf.start + (bit >>> 5), ~mask) & mask) === 0) {
+      throw wrongMark('KHO_ENOENT', number, order, 'is not preserved');
     }
   }
 
   /** Whether a folio is marked with exactly this order. KHO_EINVAL as radixKey. */
   test(address: PhysicalAddress, order: number): boolean {
-    const key = radixKey(address, order);
-    const leaf = this.#find(key, order);
+    const number = folioNumber(address, order);
+    const leaf = this.#leaf(number, order);
     if (leaf === undefined) return false;
-    const bit = key - leaf.number * LEAF_BITS;
+    const bit = leafBit(number, order);
     return ((Atomics.load(leaf.words, leaf.start + (bit >>> 5)) >>> (bit & 31)) & 1) === 1;
   }
 
-  /** The pages of this tree, tables and leaves, in the order of their allocation; the root is the first. */
+  /**
+   * Marks `count` folios of one order, one behind another, up to 32 with one operation. Errors as {@link set}, after which
+   * none of them is marked that was not before; meanwhile others may have seen the marks. KHO_EINVAL too unless `count` is
+   * a positive integer and the last folio below 2^64.
+   */
+  setRun(address: PhysicalAddress, order: number, count: number): void {
+    const first = folioNumber(address, order);
+    const end = endOfRun(first, order, count);
+    // All leaves first, so that the marking cannot run out of pages.
+    for (let number = first; number < end; number = nextLeaf(number)) this.#leafToMark(number, order);
+    for (let number = first; number < end; ) {
+      const { words, start } = this.#leafToMark(number, order);
+      const bit = leafBit(number, order);
+      const length = Math.min(32 - (bit & 31), end - number);
+      const mask = maskOf(bit, length);
+      const index = start + (bit >>> 5);
+      const taken = Atomics.or(words, index, mask) & mask;
+      if (taken !== 0) {
+        Atomics.and(words, index, ~(mask & ~taken));
+        if (number > first) this.clearRun(address, order, number - first);
+        throw wrongMark('KHO_EEXIST', number - (bit & 31) + lowestBit(taken), order, 'is preserved already');
+      }
+      number += length;
+    }
+  }
+
+  /** Takes the marks of `count` folios of one order back. KHO_ENOENT if one of them is missing: then none is taken back. */
+  clearRun(address: PhysicalAddress, order: number, count: number): void {
+    const first = folioNumber(address, order);
+    const end = endOfRun(first, order, count);
+    for (let number = first; number < end; number = nextLeaf(number)) this.#leafToClear(number, order);
+    for (let number = first; number < end; ) {
+      const { words, start } = this.#leafToClear(number, order);
+      const bit = leafBit(number, order);
+      const length = Math.min(32 - (bit & 31), end - number);
+      const mask = maskOf(bit, length);
+      const index = start + (bit >>> 5);
+      const missing = ~Atomics.and(words, index, ~mask) & mask;
+      if (missing !== 0) {
+        Atomics.or(words, index, mask & ~missing);
+        if (number > first) this.setRun(address, order, number - first);
+        throw wrongMark('KHO_ENOENT', number - (bit & 31) + lowestBit(missing), order, 'is not preserved');
+      }
+      number += length;
+    }
+  }
+
+  /** The first marked folio among `count` of one order; undefined if there is none. KHO_EINVAL as {@link setRun}. */
+  firstOfRun(address: PhysicalAddress, order: number, count: number): PhysicalAddress | undefined {
+    const first = folioNumber(address, order);
+    const end = endOfRun(first, order, count);
+    for (let number = first; number < end; ) {
+      const leaf = this.#leaf(number, order);
+      if (leaf === undefined) {
+        number = nextLeaf(number);
+        continue;
+      }
+      const bit = leafBit(number, order);
+      const length = Math.min(32 - (bit & 31), end - number);
+      const marked = Atomics.load(leaf.words, leaf.start + (bit >>> 5)) & maskOf(bit, length);
+      if (marked !== 0) return ((number - (bit & 31) + lowestBit(marked)) * FOLIO_SIZE[order]) as PhysicalAddress;
+      number += length;
+    }
+    return undefined;
+  }
+
+  /**
+   * The pages of the tree, tables and leaves, that were linked through this object, in the order of their allocation; the
+   * root is the first, if the tree was created here.
+   */
   pages(): readonly PhysicalAddress[] {
-    return this.#pages;
+    return this.#branches.linked;
   }
 
-  #leaf(key: number, address: PhysicalAddress, order: number): Leaf {
-    const leaf = this.#find(key, order);
+  /**
+   * Gives away the pages that came from the allocator and are in no tree: those with which this thread came too late
+   * where another linked its own, and those that a path could not be made of because there were too few. They would
+   * be used for the next path.
+   */
+  takeSpares(): PhysicalAddress[] {
+    return this.#branches.takeSpares();
+  }
+
+  #leafToMark(number: number, order: number): Leaf {
+    const known = this.#leaf(number, order);
+    if (known !== undefined) return known;
+    if (this.#branches.canGrow) {
+      return this.#remember(number, order, this.#branches.grow(leafOfKey(ORDER_BIT[order] + number)));
+    }
+    throw wrongMark('KHO_ENOENT', number, order, 'has no leaf in the tracker: ensure it first');
+  }
+
+  #leafToClear(number: number, order: number): Leaf {
+    const leaf = this.#leaf(number, order);
     if (leaf === undefined)
-      throw wrongMark('KHO_ENOENT', address, order, 'has no leaf in the tracker: ensure it first');
+      throw wrongMark('KHO_ENOENT', number, order, 'is not preserved: the tracker has no leaf for it');
     return leaf;
   }
 
-  #find(key: number, order: number): Leaf | undefined {
-    const number = leafOfKey(key);
-    const last = this.#last[order];
-    if (last !== undefined && last.number === number) return last;
-    const leaf = this.#leaves.get(number) ?? this.#descend(number);
-    if (leaf === undefined) return undefined;
-    this.#last[order] = leaf;
+  #leaf(number: number, order: number): Leaf | undefined {
+    return this.#knownLeaf(number, order) ?? this.#findLeaf(number, order);
+  }
+
+  #knownLeaf(number: number, order: number): Leaf | undefined {
+    return this.#leaves[order][tableOf(number)]?.[(number >>> LEAF_BITS_LOG2) % TABLE_SIZE];
+  }
+
+  #findLeaf(number: number, order: number): Leaf | undefined {
+    const page = this.#branches.find(leafOfKey(ORDER_BIT[order] + number));
+    return page === undefined ? undefined : this.#remember(number, order, page);
+  }
+
+  #remember(number: number, order: number, page: PhysicalAddress): Leaf {
+    const { array: words, index: start } = this.#memory.words(page);
+    const leaf = { words, start };
+    const tables = this.#leaves[order];
+    const table = tableOf(number);
+    while (tables.length <= table) tables.push([]); // no holes: arrays with holes are slow
+    const leaves = tables[table];
+    if (leaves.length === 0) for (let entry = 0; entry < TABLE_SIZE; entry++) leaves.push(undefined);
+    leaves[(number >>> LEAF_BITS_LOG2) % TABLE_SIZE] = leaf;
     return leaf;
-  }
-
-  #descend(number: number): Leaf | undefined {
-    let page: number = this.root;
-    for (let level = ROOT_LEVEL; level > 0; level--) {
-      page = this.#memory.readU64Number(after(page as PhysicalAddress, tableIndex(number, level) * 8));
-      if (page === 0) return undefined;
-    }
-    const { array, index } = this.#memory.words(page as PhysicalAddress);
-    const leaf = { number, words: array, start: index };
-    this.#leaves.set(number, leaf);
-    return leaf;
-  }
-
-  #ensureLeaf(number: number): void {
-    let page = this.root;
-    for (let level = ROOT_LEVEL; level > 0; level--) {
-      const entry = after(page, tableIndex(number, level) * 8);
-      const child = this.#memory.readU64Number(entry);
-      page = child === 0 ? this.#newPage() : (child as PhysicalAddress);
-      // Linked only once it is zero, so that a failed allocation leaves a tree that is whole.
-      if (child === 0) this.#memory.writeU64(entry, page);
-    }
-  }
-
-  #newPage(): PhysicalAddress {
-    if (this.#allocate === undefined) {
-      throw new KhoError('KHO_EPERM', 'an attached radix tree cannot grow', { call: 'ensure' });
-    }
-    const page = this.#allocate();
-    if (page % PAGE_SIZE !== 0) {
-      throw new KhoError('KHO_EINVAL', `the table page at ${hex(page)} is not aligned to a page`, { address: page });
-    }
-    this.#memory.fill(page, PAGE_SIZE, 0);
-    this.#pages.push(page);
-    return page;
   }
 }
 
-function wrongMark(code: 'KHO_EEXIST' | 'KHO_ENOENT', address: PhysicalAddress, order: number, what: string): KhoError {
+/** The number of the table of level 1, among those of its order, that leads to a folio's leaf. */
+function tableOf(number: number): number {
+  return number >>> 0 === number ? number >>> TABLE_FOLIOS_LOG2 : Math.floor(number / 2 ** TABLE_FOLIOS_LOG2);
+}
+
+/** The number of the first folio that the next leaf marks. */
+function nextLeaf(number: number): number {
+  return number - (number % LEAF_BITS) + LEAF_BITS;
+}
+
+/** `length` bits, 1 to 32, of one word from `bit` on. */
+function maskOf(bit: number, length: number): number {
+  return length === 32 ? -1 : ((1 << length) - 1) << (bit & 31);
+}
+
+function endOfRun(first: number, order: number, count: number): number {
+  if (Number.isSafeInteger(count) && count > 0 && first + count <= ORDER_BIT[order]) return first + count;
+  const address = first * FOLIO_SIZE[order];
+  throw new KhoError('KHO_EINVAL', `${count} folios of order ${order} at ${hex(address)} are no run`, { address });
+}
+
+function wrongMark(code: 'KHO_EEXIST' | 'KHO_ENOENT', number: number, order: number, what: string): KhoError {
+  const address = number * FOLIO_SIZE[order];
   return new KhoError(code, `the folio of order ${order} at ${hex(address)} ${what}`, { address });
 }
 

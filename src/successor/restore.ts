@@ -1,4 +1,4 @@
-import { ROOT_FDT_SIZE, type SubFdtLink } from '../abi/index.js';
+import { type ProfileName, profileNamed, ROOT_FDT_SIZE, type SubFdtLink } from '../abi/index.js';
 import { architectureNamed } from '../arch/index.js';
 import {
   type FailureRecord,
@@ -23,6 +23,8 @@ export interface SuccessorInput {
   /** The kind of boot record to look for. */
   readonly arch: string;
   readonly drivers: readonly DriverModule[];
+  /** The one profile that this kernel speaks; absent for one that speaks all, and tells them apart by what it finds. */
+  readonly profile?: ProfileName;
   /**
    * What Handover.writeFrozenDigests() wrote, to be compared with the image before drivers restore. `report`: what differs is
    * told, and no failure.
@@ -62,7 +64,8 @@ export async function restoreImage(
   try {
     const recorder = new TimelineRecorder(process.hrtime.bigint());
     const arch = architectureNamed(input.arch);
-    const boot = await recorder.phase('boot', () => bootEarly(memory, arch, CPUS));
+    const as = input.profile === undefined ? undefined : profileNamed(input.profile);
+    const boot = await recorder.phase('boot', () => bootEarly(memory, arch, CPUS, as));
     const failures: FailureRecord[] = [];
     const restored: RestoredInstance[] = [];
     const lateWrites: LateWriteRecord[] = [];
@@ -113,8 +116,8 @@ export async function restoreImage(
       preservedBytes: boot.preserved.bytes,
       restored,
       revived,
-      unclaimed: boot.preserved.unclaimed(),
-      discarded: boot.preserved.discarded(),
+      unclaimed: [...boot.preserved.unclaimed()],
+      discarded: [...boot.preserved.discarded()],
       failures,
       ...(lateWrites.length > 0 && { lateWrites }),
       timeline: recorder.timeline,

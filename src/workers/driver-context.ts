@@ -2,12 +2,10 @@ import { KhoError } from '../errors.js';
 import {
   type Folio,
   hex,
-  naturalOrders,
   PAGE_SIZE,
   type PageRange,
-  type PhysicalAddress,
   type PhysicalMemory,
-  type RadixTree,
+  type PreservedPages,
   type ShardExtents,
 } from '../memblock/index.js';
 import type { CallbackScope } from './callback-scope.js';
@@ -49,7 +47,7 @@ export interface ContextResources {
   readonly options: unknown;
   readonly seed: number;
   readonly memory: PhysicalMemory;
-  readonly tracker: RadixTree;
+  readonly preserved: PreservedPages;
   readonly shards: readonly ShardResources[];
   /** Which of them the context itself stands for. */
   readonly ownShard: number;
@@ -205,13 +203,13 @@ export class DriverContext
 class ShardContext implements ShardAccess {
   readonly #scope: CallbackScope;
   readonly #shard: ShardResources;
-  readonly #tracker: RadixTree;
+  readonly #preserved: PreservedPages;
   readonly #frozen: FrozenMemory | undefined;
 
-  constructor(scope: CallbackScope, shard: ShardResources, resources: Pick<ContextResources, 'tracker' | 'frozen'>) {
+  constructor(scope: CallbackScope, shard: ShardResources, resources: Pick<ContextResources, 'preserved' | 'frozen'>) {
     this.#scope = scope;
     this.#shard = shard;
-    this.#tracker = resources.tracker;
+    this.#preserved = resources.preserved;
     this.#frozen = resources.frozen;
   }
 
@@ -246,7 +244,7 @@ class ShardContext implements ShardAccess {
     this.#scope.check('free');
     this.#assertOwn(pages, 'free');
     const count = 'order' in pages ? 2 ** pages.order : pages.pages;
-    const busy = preservedIn(this.#tracker, pages.address, count);
+    const busy = this.#preserved.objectIn(pages.address, count, MAX_FOLIO_ORDER)?.address;
     if (busy !== undefined) {
       throw new KhoError('KHO_EBUSY', `the pages at ${hex(busy)} are preserved; unpreserve them first`, {
         address: busy,
@@ -260,22 +258,15 @@ class ShardContext implements ShardAccess {
   preserve(pages: PageRange | Folio): void {
     this.#scope.check('preserve');
     this.#assertOwn(pages, 'preserve');
-    const done: Folio[] = [];
-    try {
-      for (const object of objectsOf(pages)) {
-        this.#tracker.set(object.address, object.order);
-        done.push(object);
-      }
-    } catch (error) {
-      for (const object of done) this.#tracker.clear(object.address, object.order);
-      throw error;
-    }
+    if ('order' in pages) this.#preserved.preserveFolio(pages.address, pages.order);
+    else this.#preserved.preservePages(pages.address, pages.pages);
   }
 
   unpreserve(pages: PageRange | Folio): void {
     this.#scope.check('unpreserve');
     this.#assertOwn(pages, 'unpreserve');
-    for (const object of objectsOf(pages)) this.#tracker.clear(object.address, object.order);
+    if ('order' in pages) this.#preserved.unpreserveFolio(pages.address, pages.order);
+    else this.#preserved.unpreservePages(pages.address, pages.pages);
   }
 
   #assertOwn(pages: PageRange | Folio, call: string): void {
@@ -288,24 +279,4 @@ class ShardContext implements ShardAccess {
       );
     }
   }
-}
-
-/** The objects in which pages are preserved: a folio is one, a range is split to natural orders. */
-function objectsOf(pages: PageRange | Folio): Iterable<Folio> {
-  return 'order' in pages ? [pages] : naturalOrders(pages.address, pages.pages);
-}
-
-/**
- * The first preserved object that shares a page with the range. Pages may be preserved in other pieces than they were
- * allocated in, so every order counts, up to the objects that hold the whole range: about two tests a page.
- */
-function preservedIn(tracker: RadixTree, address: PhysicalAddress, pages: number): PhysicalAddress | undefined {
-  const end = address + pages * PAGE_SIZE;
-  for (let order = 0; order <= MAX_FOLIO_ORDER; order++) {
-    const size = PAGE_SIZE * 2 ** order;
-    for (let at = address - (address % size); at < end; at += size) {
-      if (tracker.test(at as PhysicalAddress, order)) return at as PhysicalAddress;
-    }
-  }
-  return undefined;
 }

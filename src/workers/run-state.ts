@@ -6,6 +6,7 @@ import {
   makeInPlace,
   PAGE_SIZE,
   type PhysicalAddress,
+  PreservedPages,
   physicalAddress,
   RadixTree,
   type ShardExtents,
@@ -40,7 +41,7 @@ export class RunState {
   readonly #extents: ExtentTable;
   /** What each shard may allocate from, once it was asked for: every context of an instance wants all of them. */
   readonly #shardExtents = new Map<number, ShardExtents>();
-  readonly #tracker: RadixTree;
+  readonly #preserved: PreservedPages;
   readonly #stage: Stage;
   /** Mode `subfdt` alone. */
   readonly #shardFdts: ShardFdts | undefined;
@@ -73,20 +74,21 @@ export class RunState {
     this.#drivers = drivers;
     this.#memory = SharedPhysicalMemory.attach(description.memory);
     this.#extents = ExtentTable.attach(description.extents);
-    this.#tracker = RadixTree.attach(this.#memory, description.tracker);
+    // Nothing of an extent, or of a room for a blob, is scratch.
+    this.#preserved = new PreservedPages(RadixTree.attach(this.#memory, description.tracker), this.#memory);
     this.#stage = Stage.attach(description.stage);
     this.#dma = DmaGate.attach(description.dma);
     const { mode, shards, shardFdts, lateWrites } = description;
     if (lateWrites !== undefined) {
       const extentsOf = (shard: number): ShardExtents => this.#extentsOf(shard);
-      const views = { memory: this.#memory, tracker: this.#tracker, extentsOf };
+      const views = { memory: this.#memory, tracker: this.#preserved.tracker, extentsOf };
       this.#frozen = new FrozenMemory(description, lateWrites, views);
     }
     // Early nodes are in the stage in mode `subfdt`: a name has one id, whichever of the two a shard writes to.
     const names = new PropertyNames(mode === 'subfdt' ? this.#stage : undefined);
     const declared = shards.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
     this.#blocks = new StructBlocks(mode === 'sequential' ? declared : undefined, names);
-    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#tracker);
+    if (shardFdts) this.#shardFdts = new ShardFdts(description, shardFdts, this.#memory, this.#preserved);
   }
 
   /** `live` are the states on this thread. */
@@ -306,7 +308,7 @@ export class RunState {
     return new DriverContext(scope, {
       ...this.#identity(instance, item),
       memory: this.#memory,
-      tracker: this.#tracker,
+      preserved: this.#preserved,
       shards,
       ownShard,
       state: () => this.#state(item, instance),

@@ -2,7 +2,7 @@ import { joinSubFdts } from '../abi/index.js';
 import { KhoError } from '../errors.js';
 import { FdtReader } from '../fdt/index.js';
 import type { RenderedFrame } from '../hashstage/index.js';
-import { type PhysicalAddress, preserveBlob, type RadixTree, type SharedPhysicalMemory } from '../memblock/index.js';
+import type { PhysicalAddress, PreservedPages, SharedPhysicalMemory } from '../memblock/index.js';
 import type { InstanceDescription, RunDescription } from './run-description.js';
 import { ShardFdtTable } from './shard-fdt-table.js';
 
@@ -20,13 +20,18 @@ export interface ShardFdtRoom {
 export class ShardFdts {
   readonly #description: RunDescription;
   readonly #memory: SharedPhysicalMemory;
-  readonly #tracker: RadixTree;
+  readonly #preserved: PreservedPages;
   readonly #table: ShardFdtTable;
 
-  constructor(description: RunDescription, table: SharedArrayBuffer, memory: SharedPhysicalMemory, tracker: RadixTree) {
+  constructor(
+    description: RunDescription,
+    table: SharedArrayBuffer,
+    memory: SharedPhysicalMemory,
+    preserved: PreservedPages,
+  ) {
     this.#description = description;
     this.#memory = memory;
-    this.#tracker = tracker;
+    this.#preserved = preserved;
     this.#table = ShardFdtTable.attach(table, description.shards.length);
   }
 
@@ -39,7 +44,7 @@ export class ShardFdts {
     const instance = this.#description.instances[item] as InstanceDescription;
     const room = this.#room(shard);
     const blob = render(room);
-    preserveBlob(this.#tracker, room.address, blob.size);
+    this.#preserved.preserveBlob(room.address, blob.size);
     const { firstShard, shardCount } = instance;
     if (!this.#table.finish(shard, blob, { item, shardCount }) || shardCount === 1) return;
     const fdts = Array.from({ length: shardCount }, (_, index) => this.#open(firstShard + index));

@@ -3,8 +3,8 @@ import {
   encodeKhoMem,
   memRanges,
   type NamedReservation,
+  type OneFdtProfile,
   oneFdtCoreNodes,
-  type Profile,
   readOneFdt,
   readReservations,
   SERIES_V4,
@@ -23,7 +23,7 @@ const RESERVATIONS: NamedReservation[] = [
 ];
 
 /** A handover with the core's nodes and a driver with one instance. */
-function treeOf(profile: Profile, firstChunk?: number): FdtTree {
+function treeOf(profile: OneFdtProfile, firstChunk?: number): FdtTree {
   const tree = new FdtTree();
   tree.root.addProperty('compatible', text(profile.compatible));
   const chunk = firstChunk === undefined ? undefined : physicalAddress(firstChunk);
@@ -67,7 +67,7 @@ test('series v5: memblock and the first chunk', () => {
 });
 
 test('the nodes of the core as DTS', () => {
-  const dts = (profile: Profile) => formatDts(FdtReader.open(treeOf(profile, 0x1_1715_0000).render()));
+  const dts = (profile: OneFdtProfile) => formatDts(FdtReader.open(treeOf(profile, 0x1_1715_0000).render()));
   expect(dts(SERIES_V4)).toContain(`	reserve_mem {
 		compatible = "reserve_mem-v1";
 
@@ -88,7 +88,7 @@ test('the nodes of the core as DTS', () => {
   expect(dts(SERIES_V5)).toContain('preserved-memory {\n\t\tmetadata = <0x1517 0x1000000>;');
 });
 
-const without = (profile: Profile, change: (root: TreeNode) => void): FdtTree => {
+const without = (profile: OneFdtProfile, change: (root: TreeNode) => void): FdtTree => {
   const tree = treeOf(profile);
   change(tree.root);
   return tree;
@@ -128,7 +128,7 @@ test.each(REFUSED)('%s is refused', (_what, tree, message) => {
   });
 });
 
-const DAMAGED: [string, Profile, (node: TreeNode) => void, RegExp][] = [
+const DAMAGED: [string, OneFdtProfile, (node: TreeNode) => void, RegExp][] = [
   ['another compatible', SERIES_V4, (node) => node.properties.set('compatible', text('x')), /is 'x', expected/],
   ['another compatible', SERIES_V5, (node) => node.properties.set('compatible', text('x')), /is 'x', expected/],
   [

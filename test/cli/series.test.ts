@@ -164,7 +164,7 @@ test('profiles lists what there is', async () => {
       .trimEnd()
       .split('\n')
       .map((line) => line.split(/ {2,}/)[0]),
-  ).toEqual(['profile', 'kho-v4', ...SERIES]);
+  ).toEqual(['profile', 'kho-v4', 'kho-v3', 'kho-v2', 'kho-v1', 'kho-v1-6.16', ...SERIES]);
   expect(JSON.parse((await khorus(['profiles', '--json'])).stdout).profiles).toMatchObject([
     {
       name: 'kho-v4',
@@ -172,7 +172,12 @@ test('profiles lists what there is', async () => {
       form: 'sub-blobs',
       preservedMemory: 'radix-tree',
       releases: 'Linux 7.2, 7.3',
+      subtrees: { addressProperty: 'preserved-data', sized: true, order: 'newest first' },
     },
+    { name: 'kho-v3', compatible: 'kho-v3', preservedMemory: 'radix-tree', releases: 'Linux 7.1' },
+    { name: 'kho-v2', subtrees: { sized: false }, releases: null, unreleased: 'between 7.0 and 7.1' },
+    { name: 'kho-v1', compatible: 'kho-v1', preservedMemory: 'chunk-list', bitmapBits: 32768 },
+    { name: 'kho-v1-6.16', compatible: 'kho-v1', bitmapBits: 4096, releases: 'Linux 6.16 to 6.17.8' },
     { name: 'series-v4', compatible: 'kho-v1', form: 'one-fdt', preservedMemory: 'mem-properties', releases: null },
     { name: 'series-v5', compatible: 'kho-v1', form: 'one-fdt', preservedMemory: 'chunk-list', releases: null },
   ]);

@@ -148,7 +148,7 @@ export class HandoverImage extends LuoImage {
     for (const { address, order } of this.preserved) tracker.set(address, order);
     this.tracker = tracker;
     const page = new Uint8Array(PAGE);
-    writeKhoRoot(page, KHO_V4, { memoryMap: tracker.root, subtrees: this.subtrees });
+    writeKhoRoot(page, { profile: KHO_V4, memoryMap: tracker.root, subtrees: this.subtrees });
     this.put(this.root, page);
     return this.memory;
   }

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
+import { KhoError } from 'khorus';
 import { expect, test } from 'vitest';
 import { physicalAddress as at, PAGE_SIZE, type PhysicalAddress } from '#dist/memblock/address.js';
 import type { Folio } from '#dist/memblock/page-range.js';
@@ -168,39 +169,157 @@ test('the layout of a tree is a function of the calls', () => {
   expect(memory.readU64Number(at(tree.root + 1 * 8))).toBe(23 * PAGE_SIZE);
 });
 
-test('marks need a path that was ensured, and an aligned folio', () => {
+test('without an allocator marks need a path that was ensured, and an aligned folio', () => {
   const { memory, tree } = newTree();
-  expect(thrown(() => tree.set(at(TRACKED), 0))).toMatchObject({ code: 'KHO_ENOENT', details: { address: TRACKED } });
   tree.ensure(at(TRACKED), 0);
-  expect(thrown(() => tree.set(at(TRACKED), 1)).code).toBe('KHO_ENOENT');
-  expect(thrown(() => tree.clear(at(TRACKED), 0)).code).toBe('KHO_ENOENT');
-  expect(thrown(() => tree.set(at(TRACKED + 8), 0)).code).toBe('KHO_EINVAL');
-  expect(thrown(() => tree.set(at(TRACKED + PAGE_SIZE), 1)).code).toBe('KHO_EINVAL');
   const attached = RadixTree.attach(memory, tree.root);
+  tree.seal();
+  for (const sealed of [tree, attached]) {
+    expect(thrown(() => sealed.set(at(TRACKED), 1))).toMatchObject({
+      code: 'KHO_ENOENT',
+      details: { address: TRACKED },
+    });
+    expect(thrown(() => sealed.setRun(at(TRACKED), 1, 3)).code).toBe('KHO_ENOENT');
+    expect(thrown(() => sealed.ensure(at(TRACKED), 5)).code).toBe('KHO_EPERM');
+    expect(thrown(() => sealed.clear(at(TRACKED), 0)).code).toBe('KHO_ENOENT');
+    expect(thrown(() => sealed.set(at(TRACKED + 8), 0)).code).toBe('KHO_EINVAL');
+    expect(thrown(() => sealed.set(at(TRACKED + PAGE_SIZE), 1)).code).toBe('KHO_EINVAL');
+  }
   attached.set(at(TRACKED), 0);
   expect(tree.test(at(TRACKED), 0)).toBe(true);
-  expect(thrown(() => attached.ensure(at(TRACKED), 5)).code).toBe('KHO_EPERM');
   expect(attached.pages()).toEqual([]);
+  expect(tree.pages()).toHaveLength(6);
 });
 
-test('an allocator that runs out leaves a tree that is whole and can go on', () => {
+test('with an allocator a mark makes its path, and a look or a clear makes none', () => {
+  const { memory, tree } = newTree();
+  let next = 1000;
+  const attached = RadixTree.attach(memory, tree.root, () => page(next++));
+  expect(attached.test(at(TRACKED), 3)).toBe(false);
+  expect(attached.firstOfRun(at(TRACKED), 3, 10 ** 6)).toBeUndefined();
+  expect(thrown(() => attached.clear(at(TRACKED), 3)).code).toBe('KHO_ENOENT');
+  expect(attached.pages()).toEqual([]);
+  attached.set(at(TRACKED), 3);
+  expect(attached.pages()).toEqual([1000, 1001, 1002, 1003, 1004].map(page));
+  expect(tree.test(at(TRACKED), 3)).toBe(true);
+  tree.set(at(TRACKED + 2 ** 30), 3); // order 3 of one leaf is 1 GiB
+  expect(tree.pages()).toHaveLength(2); // the root, and the other leaf: the tables are there
+  expect([...radixFolios(memory, tree.root)]).toEqual([
+    { address: TRACKED, order: 3 },
+    { address: TRACKED + 2 ** 30, order: 3 },
+  ]);
+});
+
+test('when pages run out in the middle of a path nothing is linked or marked, and what was taken comes back', () => {
   const memory = SharedPhysicalMemory.create([{ base: at(0), size: MIB, nid: 0, backed: true }]);
-  for (let pages = 1; pages < 6; pages++) {
-    let left = pages;
-    let next = 0;
-    const allocate = (): PhysicalAddress => {
-      if (left-- <= 0) throw new RangeError('no more pages');
-      return page(next++);
-    };
-    const tree = RadixTree.create(memory, allocate);
-    expect(() => tree.ensure(at(0), 0)).toThrow(RangeError);
-    expect([...radixFolios(memory, tree.root)]).toEqual([]);
-    left = 100;
-    tree.ensure(at(0), 0);
-    tree.set(at(0), 0);
-    expect(tree.pages()).toHaveLength(6);
-    expect([...radixFolios(memory, tree.root)]).toEqual([{ address: 0, order: 0 }]);
+  const marks = [
+    (tree: RadixTree) => tree.ensure(at(0), 0),
+    (tree: RadixTree) => tree.set(at(0), 0),
+    (tree: RadixTree) => tree.setRun(at(0), 0, 200),
+  ];
+  for (const mark of marks) {
+    for (let room = 1; room < 6; room++) {
+      let left = room;
+      let next = 0;
+      const tree = RadixTree.create(memory, () => {
+        if (left-- <= 0) throw new KhoError('KHO_ENOMEM', 'no more pages');
+        return page(next++);
+      });
+      expect(thrown(() => mark(tree)).code).toBe('KHO_ENOMEM');
+      expect(walkRadixTree(memory, tree.root, () => expect.unreachable())).toEqual([tree.root]);
+      expect(memory.read(tree.root, PAGE_SIZE)).toEqual(new Uint8Array(PAGE_SIZE));
+      expect(tree.pages()).toEqual([tree.root]);
+      const spares = tree.takeSpares();
+      expect(spares).toEqual(Array.from({ length: room - 1 }, (_, index) => page(1 + index)));
+      expect(tree.takeSpares()).toEqual([]);
+      left = 5;
+      mark(tree);
+      if (!tree.test(at(0), 0)) tree.set(at(0), 0);
+      expect(tree.pages()).toHaveLength(6);
+      expect([...radixFolios(memory, tree.root)][0]).toEqual({ address: 0, order: 0 });
+    }
   }
+});
+
+test('a run over two leaves is not marked at all if there is room for one of them', () => {
+  const memory = SharedPhysicalMemory.create([{ base: at(0), size: 2 ** 28, nid: 0, backed: true }]);
+  let left = 6;
+  let next = 0;
+  const tree = RadixTree.create(memory, () => {
+    if (left-- <= 0) throw new KhoError('KHO_ENOMEM', 'no more pages');
+    return page(next++);
+  });
+  expect(thrown(() => tree.setRun(page(LEAF_BITS - 5), 0, 10)).code).toBe('KHO_ENOMEM');
+  expect([...radixFolios(memory, tree.root)]).toEqual([]);
+  left = 1;
+  tree.setRun(page(LEAF_BITS - 5), 0, 10);
+  expect([...radixFolios(memory, tree.root)]).toHaveLength(10);
+});
+
+test('runs agree with a set of folios: all of a run or nothing', () => {
+  const run = fc
+    .tuple(fc.constantFrom(0, 1, 9, 38, 48, 52), fc.nat(90), fc.integer({ min: 1, max: 80 }))
+    .map(([order, first, count]) => {
+      const limit = 2 ** (52 - order); // of the highest orders there are few
+      const number = Math.min(LEAF_BITS - 40 + first, limit - 1);
+      return { order, number, count: Math.min(count, limit - number) };
+    });
+  const step = fc.tuple(fc.constantFrom('set' as const, 'clear' as const, 'find' as const), run);
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      const { tree } = newTree();
+      const model = new Set<string>();
+      for (const [op, { order, number, count }] of steps) {
+        const address = (number * PAGE_SIZE * 2 ** order) as PhysicalAddress;
+        const keys = Array.from({ length: count }, (_, index) => `${number + index}/${order}`);
+        const marked = keys.findIndex((key) => model.has(key));
+        const missing = keys.findIndex((key) => !model.has(key));
+        const folioAt = (index: number) => (number + index) * PAGE_SIZE * 2 ** order;
+        if (op === 'find') {
+          expect(tree.firstOfRun(address, order, count)).toBe(marked < 0 ? undefined : folioAt(marked));
+        } else if (op === 'set') {
+          if (marked < 0) tree.setRun(address, order, count);
+          else {
+            const details = { address: folioAt(marked) };
+            expect(thrown(() => tree.setRun(address, order, count))).toMatchObject({ code: 'KHO_EEXIST', details });
+          }
+          if (marked < 0) for (const key of keys) model.add(key);
+        } else if (missing >= 0) {
+          expect(thrown(() => tree.clearRun(address, order, count)).code).toBe('KHO_ENOENT');
+        } else {
+          tree.clearRun(address, order, count);
+          for (const key of keys) model.delete(key);
+        }
+        for (const [index, key] of keys.entries()) {
+          expect(tree.test(folioAt(index) as PhysicalAddress, order)).toBe(model.has(key));
+        }
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('what is no run is KHO_EINVAL', () => {
+  const { tree } = newTree();
+  for (const count of [0, -1, 0.5, Number.NaN, 2 ** 53]) {
+    expect(thrown(() => tree.setRun(at(TRACKED), 0, count)).code).toBe('KHO_EINVAL');
+    expect(thrown(() => tree.clearRun(at(TRACKED), 0, count)).code).toBe('KHO_EINVAL');
+    expect(thrown(() => tree.firstOfRun(at(TRACKED), 0, count)).code).toBe('KHO_EINVAL');
+  }
+  expect(thrown(() => tree.setRun(at(0), 52, 2)).code).toBe('KHO_EINVAL');
+});
+
+test('an address above 16 TiB, where a frame number has more than 32 bits, is an address like others', () => {
+  const { memory, tree } = newTree();
+  const high = at(2 ** 51 + 2 ** 45 + 5 * PAGE_SIZE);
+  tree.set(high, 0);
+  expect(tree.test(high, 0)).toBe(true);
+  expect(tree.test(at(high - 2 ** 45), 0)).toBe(false);
+  expect(thrown(() => tree.set(at(high + 1), 0)).code).toBe('KHO_EINVAL');
+  const leaf = tree.pages().at(-1) as PhysicalAddress;
+  expect(memory.readU32(leaf)).toBe(1 << 5);
+  tree.clear(high, 0);
+  expect(memory.readU32(leaf)).toBe(0);
 });
 
 test('four threads that mark in the same words lose nothing, and a contended mark has one winner', async () => {

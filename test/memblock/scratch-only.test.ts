@@ -12,10 +12,11 @@ const CALLS: readonly [name: string, alloc: (memblock: Memblock, size: number) =
   ['memblock_phys_alloc_range', (memblock, size) => memblock.physAllocRange(size, 64, at(0), at(END))],
   ['memblock_phys_alloc_try_nid', (memblock, size) => memblock.physAllocTryNid(size, 64, 0)],
   ['memblock_alloc_range_nid', (memblock, size) => memblock.allocRangeNid(size, 64, at(0), at(END), 0, true)],
-  ['memblock_alloc', (memblock, size) => memblock.allocTryNid(size, 64)],
-  ['memblock_alloc_from', (memblock, size) => memblock.allocTryNid(size, 64, at(END / 2))],
+  ['memblock_alloc', (memblock, size) => memblock.alloc(size, 64)],
+  ['memblock_alloc_from', (memblock, size) => memblock.allocFrom(size, 64, at(END / 2))],
+  ['memblock_alloc_node', (memblock, size) => memblock.allocNode(size, 64, 0)],
   ['memblock_alloc_try_nid', (memblock, size) => memblock.allocTryNid(size, 64, at(0), at(END), 0)],
-  ['memblock_alloc_exact_nid_raw', (memblock, size) => memblock.allocTryNid(size, 64, at(0), at(END), 0, true)],
+  ['memblock_alloc_exact_nid_raw', (memblock, size) => memblock.allocExactNid(size, 64, at(0), at(END), 0)],
   ['memblock_find_in_range', (memblock, size) => memblock.findInRange(size, 64, at(0), at(END))],
 ];
 
@@ -222,6 +223,42 @@ describe('nodes while scratch only', () => {
     expect(offset(memblock.allocTryNid(512, 64, at(0), MEMBLOCK_ALLOC_ACCESSIBLE))).toBe(base(6) + 1024);
     expect(offset(memblock.allocTryNid(1024, 64, at(0), at(END)))).toBe(1024);
     expect(memblock.allocTryNid(512, 64, at(0), at(END))).toBeUndefined();
+  });
+});
+
+describe('an array that grows while scratch only', () => {
+  /** 128 reserved pieces outside of memory: the array is full. */
+  function full(...scratch: Span[]): Memblock {
+    const memblock = scratchMachine(...scratch);
+    memblock.allowResize();
+    for (let index = 0; index < 128; index++) memblock.reserve(at(2 * END + index * 256), 128);
+    return memblock;
+  }
+  const next = at(4 * END);
+
+  it('moves into scratch, though there is room above and below', () => {
+    const memblock = full([8192, 12288]);
+    memblock.reserve(next, 128);
+    expect(memblock.reserved.max).toBe(256);
+    expect(spans(memblock.reserved).filter(([start]) => start < END)).toEqual([[12288, 8192]]);
+  });
+
+  it('finds no room where the scratch has none: what was to be reserved is not, and nothing has changed', () => {
+    const memblock = full([8192, 4096]);
+    const before = memblock.snapshot();
+    expect(() => memblock.reserve(next, 128)).toThrow(expect.objectContaining({ code: 'KHO_ENOMEM' }));
+    expect(memblock.snapshot()).toEqual(before);
+    expect(memblock.reserved.max).toBe(128);
+    memblock.clearKhoScratchOnly();
+    memblock.reserve(next, 128);
+    expect(spans(memblock.reserved).filter(([start]) => start < END)).toEqual([[END - 8192, 8192]]);
+  });
+
+  it('fails an allocation that has room for itself but none for the array', () => {
+    const memblock = full([8192, 4096]);
+    const before = memblock.snapshot();
+    expect(memblock.physAlloc(256, 64)).toBeUndefined();
+    expect(memblock.snapshot()).toEqual(before);
   });
 });
 

@@ -23,7 +23,7 @@ export class Damage implements Disposable {
 
   /** A sub-blob that the root FDT points to. */
   blob(name: string): Subtree {
-    const { subtrees } = readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4]);
+    const { subtrees } = readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4], this.memory);
     const found = subtrees.find((subtree) => subtree.name === name);
     if (found === undefined) throw new Error(`there is no sub-blob ${name}`);
     return found;

@@ -1,9 +1,10 @@
 import {
   type AllocationCase,
+  alloc,
   allocationCases,
+  allocFrom,
   type ConformanceCase,
   type Reservation,
-  tryNid,
 } from './allocation-case.js';
 import { END, LINE, type Span } from './small-machine.js';
 
@@ -165,7 +166,7 @@ const FROM: AllocationCase[] = [
 
 /** Allocation without a range or a node, and with a minimum alone (alloc_api, alloc_helpers_api of the simulator). */
 export const ALLOC_CASES: readonly ConformanceCase[] = [
-  ...allocationCases('memblock_alloc', tryNid, ALLOC),
-  ...allocationCases('memblock_alloc_raw', tryNid, ALLOC),
-  ...allocationCases('memblock_alloc_from', tryNid, FROM),
+  ...allocationCases('memblock_alloc', alloc, ALLOC),
+  ...allocationCases('memblock_alloc_raw', alloc, ALLOC),
+  ...allocationCases('memblock_alloc_from', allocFrom, FROM),
 ];

@@ -1,7 +1,7 @@
 import { expect } from 'vitest';
-import { MEMBLOCK_ALLOC_ACCESSIBLE, type Memblock } from '#dist/memblock/memblock.js';
+import type { Memblock } from '#dist/memblock/memblock.js';
 import { MemblockFlags, NUMA_NO_NODE } from '#dist/memblock/region.js';
-import { at, bytesOf, LINE, type Span, smallMachine, spans } from './small-machine.js';
+import { at, bytesOf, END, LINE, type Span, smallMachine, spans } from './small-machine.js';
 
 /** What is reserved before: plainly; by the kernel itself; or by the kernel for node `nid`. */
 export interface Reservation {
@@ -37,39 +37,36 @@ export interface ConformanceCase {
   run(mode: { movableNode: boolean }): void;
 }
 
-/** What an allocation call does with these; every memblock_alloc*() but the exact one comes down to allocTryNid(). */
+/** The call of the kernel that a suite tests. */
 type Call = (memblock: Memblock, given: AllocationCase) => number | undefined;
 
-const call =
-  (exactNid: boolean): Call =>
-  (memblock, { size, align = LINE, minimum, maximum, nid = NUMA_NO_NODE }) =>
-    memblock.allocTryNid(
-      size,
-      align,
-      minimum === undefined ? undefined : at(minimum),
-      maximum === undefined ? MEMBLOCK_ALLOC_ACCESSIBLE : at(maximum),
-      nid,
-      exactNid,
-    );
+export const alloc: Call = (memblock, { size, align = LINE }) => memblock.alloc(size, align);
 
-/** memblock_alloc(), _from(), _try_nid() and their raw forms (which do not clear; here no allocation touches memory). */
-export const tryNid: Call = call(false);
-/** memblock_alloc_exact_nid_raw(): that node or none. */
-export const exactNid: Call = call(true);
+export const allocFrom: Call = (memblock, { size, align = LINE, minimum = 0 }) =>
+  memblock.allocFrom(size, align, at(minimum));
+
+/** With a range of addresses, a node, or both; memblock_alloc_node() where there is no range. */
+export const allocTryNid: Call = (memblock, { size, align = LINE, minimum, maximum, nid = NUMA_NO_NODE }) =>
+  minimum === undefined || maximum === undefined
+    ? memblock.allocNode(size, align, nid)
+    : memblock.allocTryNid(size, align, at(minimum), at(maximum), nid);
+
+export const allocExactNid: Call = (memblock, { size, align = LINE, minimum = 0, maximum = END, nid = NUMA_NO_NODE }) =>
+  memblock.allocExactNid(size, align, at(minimum), at(maximum), nid);
 
 /** The cases of one suite: `suite` is the function of the kernel that it tests. */
-export function allocationCases(suite: string, alloc: Call, table: readonly AllocationCase[]): ConformanceCase[] {
+export function allocationCases(suite: string, call: Call, table: readonly AllocationCase[]): ConformanceCase[] {
   return table.flatMap((given) => {
     const one = (direction: 'top-down' | 'bottom-up', id: string): ConformanceCase => ({
       id: `${suite}: ${id}`,
-      run: ({ movableNode }) => check(given, direction, alloc, movableNode),
+      run: ({ movableNode }) => check(given, direction, call, movableNode),
     });
     if (given.direction !== 'both') return [one(given.direction, given.name)];
     return (['top-down', 'bottom-up'] as const).map((direction) => one(direction, `${direction}: ${given.name}`));
   });
 }
 
-function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', alloc: Call, movableNode: boolean): void {
+function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', call: Call, movableNode: boolean): void {
   const { memory = 'one piece', reserved = [], size, recorded } = given;
   const memblock = smallMachine(memory, { bottomUp: direction === 'bottom-up', movableNode });
   for (const { span, kern = false, nid } of reserved) {
@@ -77,7 +74,7 @@ function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', alloc
   }
   const before = memblock.snapshot();
 
-  const address = alloc(memblock, given);
+  const address = call(memblock, given);
 
   expect(memblock.snapshot().memory).toEqual(before.memory);
   const found = typeof given.found === 'function' ? given.found(direction) : given.found;

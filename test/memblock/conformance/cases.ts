@@ -1,5 +1,6 @@
 import { ALLOC_CASES } from './alloc-cases.js';
 import type { ConformanceCase } from './allocation-case.js';
+import { GROWTH_CASES } from './growth-cases.js';
 import { NODE_CASES } from './node-cases.js';
 import { RANGE_CASES } from './range-cases.js';
 import { REGION_CASES } from './region-cases.js';
@@ -7,6 +8,7 @@ import { REGION_CASES } from './region-cases.js';
 /** The modules with the cases of the kernel's memblock simulator: what is in none of them is not tested. */
 export const MODULES = {
   'region-cases': REGION_CASES,
+  'growth-cases': GROWTH_CASES,
   'alloc-cases': ALLOC_CASES,
   'range-cases': RANGE_CASES,
   'node-cases': NODE_CASES,

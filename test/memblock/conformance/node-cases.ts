@@ -1,4 +1,10 @@
-import { type AllocationCase, allocationCases, type ConformanceCase, exactNid, tryNid } from './allocation-case.js';
+import {
+  type AllocationCase,
+  allocationCases,
+  allocExactNid,
+  allocTryNid,
+  type ConformanceCase,
+} from './allocation-case.js';
 import { END, NODES, type Span } from './small-machine.js';
 
 const base = (nid: number): number => NODES[nid][0];
@@ -220,7 +226,7 @@ const EXACT_NID: AllocationCase[] = [
 
 /** Allocation for a node (alloc_nid_api and alloc_exact_nid_api of the simulator, with NUMA). */
 export const NODE_CASES: readonly ConformanceCase[] = [
-  ...allocationCases('memblock_alloc_try_nid', tryNid, TRY_NID),
-  ...allocationCases('memblock_alloc_try_nid_raw', tryNid, TRY_NID),
-  ...allocationCases('memblock_alloc_exact_nid_raw', exactNid, EXACT_NID),
+  ...allocationCases('memblock_alloc_try_nid', allocTryNid, TRY_NID),
+  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNid, TRY_NID),
+  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNid, EXACT_NID),
 ];

@@ -1,10 +1,10 @@
 import {
   type AllocationCase,
   allocationCases,
+  allocExactNid,
+  allocTryNid,
   type ConformanceCase,
-  exactNid,
   type Reservation,
-  tryNid,
 } from './allocation-case.js';
 import { END, type Span } from './small-machine.js';
 
@@ -185,7 +185,7 @@ const RANGE: AllocationCase[] = [
 
 /** Allocation from a range of addresses (alloc_nid_api of the simulator, its range tests). */
 export const RANGE_CASES: readonly ConformanceCase[] = [
-  ...allocationCases('memblock_alloc_try_nid', tryNid, RANGE),
-  ...allocationCases('memblock_alloc_try_nid_raw', tryNid, RANGE),
-  ...allocationCases('memblock_alloc_exact_nid_raw', exactNid, RANGE),
+  ...allocationCases('memblock_alloc_try_nid', allocTryNid, RANGE),
+  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNid, RANGE),
+  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNid, RANGE),
 ];

@@ -211,6 +211,7 @@ export const REGION_CASES: readonly ConformanceCase[] = [
       const memblock = new Memblock();
       expect(memblock.snapshot()).toEqual({ memory: [], reserved: [] });
       expect([memblock.memory.name, memblock.reserved.name]).toEqual(['memory', 'reserved']);
+      expect([memblock.memory.max, memblock.reserved.max]).toEqual([128, 128]);
       expect(memblock.bottomUp).toBe(false);
       expect(memblock.currentLimit).toBe(MEMBLOCK_ALLOC_ANYWHERE);
     },

@@ -1,0 +1,36 @@
+import { KhoError } from '../errors.js';
+import { hex, PAGE_SIZE, type PageFrame, type PhysicalAddress } from './address.js';
+import { MemoryMap, type MemoryRange } from './memory-map.js';
+import type { SameNode } from './page-range.js';
+
+/** Which node the pages of a host are on: pfn_to_nid(). Of one thread: it remembers where it found something last. */
+export class NodeMap {
+  readonly #map: MemoryMap<MemoryRange>;
+
+  constructor(ranges: Iterable<MemoryRange>) {
+    this.#map = new MemoryMap(ranges);
+  }
+
+  /** Whether two frames are on one node; those outside of memory are on none, together. */
+  readonly sameNode: SameNode = (first, last) => this.#nodeOf(first) === this.#nodeOf(last);
+
+  /** Whether all of [address, address + size) lies in one range of the memory map, and so on one node. */
+  isOneRange(address: PhysicalAddress, size: number): boolean {
+    const range = this.#map.find(address);
+    return range !== undefined && address + size <= range.base + range.size;
+  }
+
+  /** KHO_EFAULT, with the first address that is none, unless all of [address, address + size) is memory, backed or not. */
+  checkMemory(address: PhysicalAddress, size: number): void {
+    for (let at = address; at < address + size; ) {
+      const range = this.#map.find(at);
+      if (range === undefined)
+        throw new KhoError('KHO_EFAULT', `${hex(at)} is outside of memory`, { address: at, size });
+      at = (range.base + range.size) as PhysicalAddress;
+    }
+  }
+
+  #nodeOf(frame: PageFrame): number | undefined {
+    return this.#map.find(frame * PAGE_SIZE)?.nid;
+  }
+}

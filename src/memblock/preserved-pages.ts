@@ -1,0 +1,216 @@
+import { KhoError } from '../errors.js';
+import { hex, MAX_PAGE_ORDER, orderOf, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
+import { NodeMap } from './node-map.js';
+import { type Folio, naturalOrder, naturalOrderOnNode, type SameNode } from './page-range.js';
+import type { PhysicalMemory } from './physical-memory.js';
+import { ORDER_0_LOG2 } from './radix-key.js';
+import type { RadixTree } from './radix-tree.js';
+import type { ScratchArea } from './scratch.js';
+
+/** Where {@link PreservedPages.allocPreserve} gets its folios. */
+export interface FolioSource {
+  /** 2^order pages, aligned to their size. */
+  allocate(order: number): PhysicalAddress;
+  free(address: PhysicalAddress, pages: number): void;
+}
+
+/**
+ * The calls by which a kernel preserves memory (kernel/liveupdate/kexec_handover.c, Linux 7.2), over the tracker of one
+ * host: a folio is one object, whatever its order; a range of pages is as many as it has natural orders, none of them on two
+ * nodes; objects are never merged. What is not like this in the kernel, because it only warns there, is in
+ * docs/trackers.md.
+ *
+ * After any error the tracker is as it was before the call. As long as a call runs, other threads may see a part of it.
+ *
+ * Each thread has one of its own, with its own {@link RadixTree}.
+ */
+export class PreservedPages {
+  readonly tracker: RadixTree;
+  readonly #memory: PhysicalMemory;
+  readonly #nodes: NodeMap;
+  readonly #scratch: readonly ScratchArea[];
+
+  /** `scratch` may be left out where no page of it can come from. */
+  constructor(tracker: RadixTree, memory: PhysicalMemory, scratch: readonly ScratchArea[] = []) {
+    this.tracker = tracker;
+    this.#memory = memory;
+    this.#nodes = new NodeMap(memory.ranges);
+    this.#scratch = scratch.filter(({ size }) => size > 0);
+  }
+
+  /**
+   * kho_preserve_folio(). KHO_EINVAL for an order that is none, for an address that is no multiple of the folio's size, and
+   * for scratch (named); KHO_EFAULT outside of memory; KHO_EEXIST if it is preserved; what {@link RadixTree.set} throws
+   * where the tree has no path.
+   */
+  preserveFolio(address: PhysicalAddress, order: number): void {
+    this.#checkPlace('kho_preserve_folio', address, pagesOf(order));
+    this.tracker.set(address, order);
+  }
+
+  /** kho_unpreserve_folio(). KHO_ENOENT unless exactly this folio is preserved, KHO_EINVAL as {@link preserveFolio}. */
+  unpreserveFolio(address: PhysicalAddress, order: number): void {
+    this.tracker.clear(address, order);
+  }
+
+  /** `count` folios of one order, one behind another, as many calls of {@link preserveFolio}: all or none of them. */
+  preserveFolios(address: PhysicalAddress, order: number, count: number): void {
+    this.#checkPlace('kho_preserve_folio', address, pagesOf(order) * count);
+    this.tracker.setRun(address, order, count);
+  }
+
+  /** Takes {@link preserveFolios} back, all or none. KHO_ENOENT if one of them is not preserved. */
+  unpreserveFolios(address: PhysicalAddress, order: number, count: number): void {
+    this.tracker.clearRun(address, order, count);
+  }
+
+  /**
+   * kho_preserve_pages(). KHO_EINVAL for an address that is not aligned, for no pages (the kernel does nothing), for a range
+   * beyond the end of the address space, and for scratch (named); KHO_EFAULT outside of memory; KHO_EEXIST if one of
+   * the objects is preserved; what {@link RadixTree.set} throws where the tree has no path.
+   */
+  preservePages(address: PhysicalAddress, pages: number): void {
+    this.#checkPlace('kho_preserve_pages', address, pages);
+    const { tracker } = this;
+    const crossing = this.#crossing(address, pages);
+    const frame = address / PAGE_SIZE;
+    let done = 0;
+    try {
+      while (done < pages) {
+        const order = orderAt(frame + done, pages - done, crossing);
+        tracker.set((address + done * PAGE_SIZE) as PhysicalAddress, order);
+        done += 2 ** order;
+      }
+    } catch (error) {
+      if (done > 0) this.unpreservePages(address, done); // the split of what was done is the same again
+      throw error;
+    }
+  }
+
+  /**
+   * kho_unpreserve_pages(): takes back what {@link preservePages} did with the same arguments. KHO_ENOENT if one of the
+   * objects is not preserved (the kernel warns, and takes back the others), KHO_EINVAL as preservePages, but for scratch.
+   */
+  unpreservePages(address: PhysicalAddress, pages: number): void {
+    checkRange('kho_unpreserve_pages', address, pages);
+    const { tracker } = this;
+    const crossing = this.#crossing(address, pages);
+    const frame = address / PAGE_SIZE;
+    let done = 0;
+    try {
+      while (done < pages) {
+        const order = orderAt(frame + done, pages - done, crossing);
+        tracker.clear((address + done * PAGE_SIZE) as PhysicalAddress, order);
+        done += 2 ** order;
+      }
+    } catch (error) {
+      if (done > 0) this.preservePages(address, done);
+      throw error;
+    }
+  }
+
+  /**
+   * kho_alloc_preserve(): a folio that holds `size` bytes, zeroed and preserved. KHO_EINVAL for no bytes, KHO_E2BIG above 4 MiB,
+   * and the errors of {@link preserveFolio} and of the source: then the folio is given back.
+   */
+  allocPreserve(size: number, source: FolioSource): Folio {
+    const call = 'kho_alloc_preserve';
+    if (!Number.isSafeInteger(size) || size <= 0) {
+      throw new KhoError('KHO_EINVAL', `${size} is no size of an allocation`, { call });
+    }
+    const order = orderOf(size);
+    if (order > MAX_PAGE_ORDER) {
+      const most = PAGE_SIZE * 2 ** MAX_PAGE_ORDER;
+      throw new KhoError('KHO_E2BIG', `${size} bytes: a folio holds ${most} at most`, { call, size });
+    }
+    const address = source.allocate(order);
+    try {
+      this.#memory.fill(address, PAGE_SIZE * 2 ** order, 0);
+      this.preserveFolio(address, order);
+    } catch (error) {
+      source.free(address, 2 ** order);
+      throw error;
+    }
+    return { address, order };
+  }
+
+  /** kho_unpreserve_free(): takes {@link allocPreserve} back. KHO_ENOENT, and nothing is freed, if it is not preserved. */
+  unpreserveFree({ address, order }: Folio, source: FolioSource): void {
+    this.unpreserveFolio(address, order);
+    source.free(address, 2 ** order);
+  }
+
+  /** Preserves a finished blob: one folio up to 4 MiB, a range above. KHO_EINVAL without bytes, otherwise as these. */
+  preserveBlob(address: PhysicalAddress, size: number): void {
+    const order = orderOf(size);
+    if (size > 0 && order <= MAX_PAGE_ORDER) this.preserveFolio(address, order);
+    else this.preservePages(address, Math.ceil(size / PAGE_SIZE));
+  }
+
+  /**
+   * The first preserved object up to `maxOrder` that shares a page with a range: of several the one of the lowest order.
+   * Pages may be preserved in other pieces than they were allocated in, so every order counts.
+   */
+  objectIn(address: PhysicalAddress, pages: number, maxOrder = ORDER_0_LOG2): Folio | undefined {
+    checkRange('objectIn', address, pages);
+    const first = address / PAGE_SIZE;
+    for (let order = 0; order <= maxOrder; order++) {
+      const size = 2 ** order;
+      const number = Math.floor(first / size);
+      const count = Math.ceil((first + pages) / size) - number;
+      const start = (number * size * PAGE_SIZE) as PhysicalAddress;
+      const found = this.tracker.firstOfRun(start, order, count);
+      if (found !== undefined) return { address: found, order };
+    }
+    return undefined;
+  }
+
+  /** What splits the range at the borders of nodes; undefined if there is none in it. */
+  #crossing(address: PhysicalAddress, pages: number): SameNode | undefined {
+    return this.#nodes.isOneRange(address, pages * PAGE_SIZE) ? undefined : this.#nodes.sameNode;
+  }
+
+  #checkPlace(call: string, address: PhysicalAddress, pages: number): void {
+    checkRange(call, address, pages);
+    const size = pages * PAGE_SIZE;
+    if (!this.#nodes.isOneRange(address, size)) this.#nodes.checkMemory(address, size);
+    for (const area of this.#scratch) {
+      if (address < area.address + area.size && address + size > area.address) {
+        const name = area.kind === 'node' ? `node ${area.nid}` : area.kind;
+        const where = `${hex(area.address)}-${hex(area.address + area.size)}`;
+        const text = `${pagesText(pages)} at ${hex(address)} lie in the ${name} scratch area ${where}`;
+        throw new KhoError('KHO_EINVAL', `${call}: ${text}: it is the next kernel's`, { call, address, size });
+      }
+    }
+  }
+}
+
+/** The order of the object that a range's rest begins with. */
+function orderAt(frame: number, pages: number, crossing: SameNode | undefined): number {
+  return crossing === undefined ? naturalOrder(frame, pages) : naturalOrderOnNode(frame, pages, crossing);
+}
+
+/** KHO_EINVAL unless the order is one. */
+function pagesOf(order: number): number {
+  if (Number.isInteger(order) && order >= 0 && order <= ORDER_0_LOG2) return 2 ** order;
+  throw new KhoError('KHO_EINVAL', `${order} is not the order of a folio (0 to ${ORDER_0_LOG2})`);
+}
+
+function checkRange(call: string, address: PhysicalAddress, pages: number): void {
+  const end = address + pages * PAGE_SIZE;
+  if (pages > 0 && Number.isSafeInteger(pages) && address >= 0 && address % PAGE_SIZE === 0 && end <= PHYS_ADDR_MAX)
+    return;
+  const why = !(pages > 0 && Number.isSafeInteger(pages))
+    ? 'it has no pages'
+    : !(address >= 0 && address % PAGE_SIZE === 0)
+      ? 'it does not begin with a page'
+      : `it ends beyond ${hex(PHYS_ADDR_MAX)}`;
+  throw new KhoError('KHO_EINVAL', `${call}: no range of pages: ${pages} at ${hex(address)}: ${why}`, {
+    call,
+    address,
+  });
+}
+
+function pagesText(pages: number): string {
+  return pages === 1 ? 'the page' : `the ${pages} pages`;
+}
