@@ -14,6 +14,7 @@ import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { blame, blameLines, timeLines, timeReport } from '../report/index.js';
 import { VERSION } from '../version.js';
 import { calibrateMachine } from './calibrate-command.js';
+import { type CaptureCommandOptions, captureMachine } from './capture-command.js';
 import { type ChaosCommandOptions, DEFAULT_CHAOS_RUNS, runChaos } from './chaos-command.js';
 import { printDts } from './dts-command.js';
 import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
@@ -218,6 +219,25 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .addHelpText('after', example('calibrate', 'calibrate --workers 4 --json'))
     .action(async (options: CommonOptions & { workers?: number }) => {
       exit(await calibrateMachine(options, terminalOf(options), signal));
+    });
+
+  common(program.command('capture'))
+    .description('print this machine as a scenario: memory map, nodes, command line, PCI functions, network interfaces')
+    .option('--from <dir>', "files that were copied from a machine; default: this machine's")
+    .option('--dir <dir>', 'copy the files there instead, for host: { from: DIR }')
+    .option('--no-devices', 'leave PCI functions and network interfaces out')
+    .option('--redact', 'leave out what may be secret: command line, MAC addresses, serial numbers')
+    .addHelpText(
+      'after',
+      example(
+        'capture > host.yaml',
+        'capture --redact > host.yaml',
+        'capture --dir my-server',
+        'capture --from my-server',
+      ),
+    )
+    .action((options: CommonOptions & CaptureCommandOptions) => {
+      exit(captureMachine(options, terminalOf(options)));
     });
 
   common(program.command('chaos'))

@@ -20,10 +20,10 @@ export interface OrderProblem {
  * Names in `after` that no entry has, and dependency circles; each circle once, at the name that closes it.
  *
  * A module of the user's own has a name that only loading it tells. While there is one, an unknown name may be its own:
- * then the coordinator decides, which checks all of this again.
+ * then the coordinator decides, which checks all of this again. `others` are names that may be there beside the entries.
  */
-export function findOrderProblems(entries: readonly OrderedEntry[]): OrderProblem[] {
-  const names = new Set(entries.flatMap(({ name }) => name ?? []));
+export function findOrderProblems(entries: readonly OrderedEntry[], others: readonly string[] = []): OrderProblem[] {
+  const names = new Set([...entries.flatMap(({ name }) => name ?? []), ...others]);
   const allKnown = entries.every(({ name }) => name !== undefined);
   const problems: OrderProblem[] = [];
   // Entries of the same driver add up, so edges belong to names.

@@ -33,6 +33,7 @@ export async function runScenario(
   signal: AbortSignal,
 ): Promise<number> {
   const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
+  for (const notice of scenario.notices ?? []) terminal.say(`khorus: ${notice}`);
   const kexec = kexecPlan(options, scenario.host.cmdline);
   const planned = planOf(scenario, options);
   const { out, force = false } = options;

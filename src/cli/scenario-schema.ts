@@ -9,6 +9,7 @@ import {
   TRIGGERS,
 } from '../coordinator/plan.js';
 import { KhoError } from '../errors.js';
+import { MAX_NUMNODES, PHYS_ADDR_MAX } from '../memblock/index.js';
 import { MODES as REAL_MODES } from '../workers/index.js';
 import { didYouMean } from './suggest.js';
 import { DURATION_FORM, formatSize, parseDuration, parseSize, SIZE_FORM } from './units.js';
@@ -39,6 +40,10 @@ export const ARCHES = ['x86_64'] as const;
 /** What `mode` may be. */
 export const MODES = ['auto', ...REAL_MODES] as const;
 
+/** What a range of firmware may be called: memory as the kernel's files call it, and all else. */
+export const FIRMWARE_TYPES = ['System RAM', 'Reserved'] as const;
+const CMDLINE_RULES = ['strict', 'kernel'] as const;
+
 /** Every schema's `error` is what would be right; {@link describeIssue} puts what was found before it. */
 const wholeNumber = (min: number, max: number) => {
   const error = `a whole number from ${min} to ${max}`;
@@ -67,15 +72,41 @@ const text = (max: number, form: string) => {
     .regex(/^[\x20-\x7e]*$/, { error });
 };
 
+const address = wholeNumber(0, PHYS_ADDR_MAX - 1);
+const range = { start: address, end: address };
+const list = <T extends z.ZodType>(item: T, example: string) => z.array(item, { error: `a list such as [${example}]` });
+const RANGE_FORM = '{ start: 0x100000, end: 0xbfffffff }';
+const FIRMWARE_FORM = '{ start: 0x100000, end: 0xbfffffff, type: System RAM }';
+const NODE_FORM = '{ node: 0, start: 0x100000, end: 0xbfffffff }';
+
+/** As the kernel's files have it: both ends inclusive. */
+const memoryMap = mapping(
+  {
+    firmware: list(mapping({ ...range, type: oneOf(FIRMWARE_TYPES) }, FIRMWARE_FORM), FIRMWARE_FORM),
+    nodes: list(mapping({ node: wholeNumber(0, MAX_NUMNODES - 1).default(0), ...range }, NODE_FORM), NODE_FORM),
+    kernel: mapping(range, RANGE_FORM).optional(),
+    reserved: list(mapping(range, RANGE_FORM), RANGE_FORM).optional(),
+  },
+  `{ firmware: [${FIRMWARE_FORM}], nodes: [${NODE_FORM}] }`,
+);
+/** What a scenario says where its memory lies. */
+export type MemoryMapFields = z.infer<typeof memoryMap>;
+
+const DIRECTORY_FORM = "a directory that 'khorus capture --dir' wrote";
+
 const host = mapping(
   {
     arch: oneOf(ARCHES).default('x86_64'),
-    memory: quantity(SIZE_FORM, checkedMemory),
-    nodes: wholeNumber(1, NODES_MAX).default(1),
+    from: z.string({ error: DIRECTORY_FORM }).min(1, { error: DIRECTORY_FORM }).optional(),
+    devices: z.boolean({ error: 'true or false' }).optional(),
+    memory: quantity(SIZE_FORM, checkedMemory).optional(),
+    nodes: wholeNumber(1, NODES_MAX).optional(),
+    memoryMap: memoryMap.optional(),
     cpus: wholeNumber(1, CPUS_MAX).optional(),
     kernelSize: quantity(SIZE_FORM, checkedKernelSize).optional(),
-    cmdline: text(CMDLINE_MAX, 'a kernel command line').default('kho=on'),
-    release: text(RELEASE_MAX, 'a kernel release').min(1, { error: 'a kernel release' }).default('7.2.0-khorus'),
+    cmdline: text(CMDLINE_MAX, 'a kernel command line').optional(),
+    cmdlineRules: oneOf(CMDLINE_RULES).optional(),
+    release: text(RELEASE_MAX, 'a kernel release').min(1, { error: 'a kernel release' }).optional(),
   },
   '{ memory: 2G, nodes: 2 }',
 );
@@ -112,7 +143,7 @@ const driver = mapping(
   '{ use: netdevsim, count: 64 }',
 );
 
-const DRIVERS_FORM = "a list with at least one entry such as '- { use: netdevsim }'";
+export const DRIVERS_FORM = "a list with at least one entry such as '- { use: netdevsim }'";
 
 /** What a scenario file may say. */
 export const scenarioSchema = mapping(
@@ -128,7 +159,8 @@ export const scenarioSchema = mapping(
     onShutdownFailure: oneOf(SHUTDOWN_FAILURE_POLICIES).optional(),
     lateWrites: oneOf(LATE_WRITE_POLICIES).optional(),
     callbackLimit: quantity(DURATION_FORM, checkedBudget).optional(),
-    drivers: z.array(driver, { error: DRIVERS_FORM }).min(1, { error: DRIVERS_FORM }),
+    // At least one, unless the host is captured and brings some: hostProblems() in scenario-host.ts sees to it.
+    drivers: z.array(driver, { error: DRIVERS_FORM }).optional(),
   },
   "'host:' and 'drivers:'",
 );
@@ -174,9 +206,16 @@ export function checkedBudget(duration: string | number): number {
 /** The fields of the mapping at `path`. */
 function fieldsAt(path: readonly PropertyKey[]): string[] {
   const [first] = path;
-  if (first === 'host') return Object.keys(host.shape);
+  if (first === 'host') return hostFieldsAt(path.slice(1));
   if (first === 'budget') return Object.keys((path[1] === 'phases' ? phaseBudgets : budget).shape);
   return Object.keys(first === 'drivers' ? driver.shape : scenarioSchema.shape);
+}
+
+function hostFieldsAt([first, list]: readonly PropertyKey[]): string[] {
+  if (first !== 'memoryMap') return Object.keys(host.shape);
+  if (list === 'firmware') return [...Object.keys(range), 'type'];
+  if (list === 'nodes') return ['node', ...Object.keys(range)];
+  return Object.keys(list === undefined ? memoryMap.shape : range);
 }
 
 /** One finding of the schema in words, and whether it concerns a key or a value. */

@@ -18,8 +18,9 @@ import type { DriverModule } from '../workers/run-description.js';
 import { resolveDriver } from './driver-module.js';
 import { findOrderProblems } from './driver-order.js';
 import { ScenarioDocument } from './scenario-document.js';
+import { CAPTURED_DRIVERS, hostOf, hostProblems } from './scenario-host.js';
 import { type ScenarioProblem, scenarioError } from './scenario-problem.js';
-import { describeIssue, scenarioSchema } from './scenario-schema.js';
+import { DRIVERS_FORM, describeIssue, scenarioSchema } from './scenario-schema.js';
 
 /** A scenario file, checked and with its defaults; {@link planOf} adds what the command line says. */
 export interface Scenario {
@@ -38,6 +39,8 @@ export interface Scenario {
   /** Milliseconds. */
   readonly callbackLimit?: number;
   readonly drivers: readonly DriverRegistration[];
+  /** Sentences about a captured machine: what is not as it was. */
+  readonly notices?: readonly string[];
 }
 
 export interface ParseScenarioOptions {
@@ -49,13 +52,10 @@ export interface ParseScenarioOptions {
   readonly builtIn: readonly DriverModule[];
 }
 
-/** CPUs for each NUMA node, where the scenario says nothing. */
-const CPUS_PER_NODE = 2;
-
 /**
  * A scenario from its YAML text. KHO_ESCENARIO reports everything that is wrong at once, one line a problem, each with
  * file, line, column and field; the error's details are those of the first. The options of drivers are not checked:
- * each driver does that itself.
+ * each driver does that itself. `host.from` is read too: the errors of readCapturedMachine().
  */
 export function parseScenario(text: string, { file, directory, builtIn }: ParseScenarioOptions): Scenario {
   const document = new ScenarioDocument(text);
@@ -64,6 +64,7 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
   const parsed = scenarioSchema.safeParse(document.value);
   const entries = driverEntries(document.value);
   const problems = parsed.success ? [] : schemaProblems(document, parsed.error.issues);
+  problems.push(...hostProblems(document));
 
   const from = resolve(directory ?? dirname(file));
   const modules = entries.map(({ use }, index) => {
@@ -79,12 +80,13 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     const module = modules[index];
     return { after, ...(module !== undefined && builtIn.includes(module) && { name: module.origin }) };
   });
-  for (const { what, entry, index } of findOrderProblems(ordered)) {
+  const captured = valueAt(document.value, ['host', 'from']) === undefined ? [] : CAPTURED_DRIVERS;
+  for (const { what, entry, index } of findOrderProblems(ordered, captured)) {
     problems.push(document.problem(what, ['drivers', entry, 'after', index]));
   }
   if (!parsed.success || problems.length > 0) throw scenarioError(file, problems);
 
-  const { host, profile, fdtMax, mode, workers, seed, budget, drivers } = parsed.data;
+  const { profile, fdtMax, mode, workers, seed, budget, drivers = [] } = parsed.data;
   const { trigger, onShutdownFailure, lateWrites, callbackLimit } = parsed.data;
   const registrations = drivers.flatMap((driver, index): DriverRegistration[] => {
     const { count, options, after, priority, budget: limit, freezeEarly } = driver;
@@ -94,9 +96,18 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     const early = { ...(limit !== undefined && { budget: limit }), ...(freezeEarly && { freezeEarly }) };
     return [{ module, count, options: options ?? {}, after, priority, ...early, where }];
   });
+  const where = `${file}:${document.locate(['host', 'from'], 'key').line}`;
+  const { host, devices, notices } = hostOf(parsed.data.host, from);
+  const captives = devices.map(({ use, options }): DriverRegistration => {
+    return { module: resolveDriver(use, from, builtIn), count: 1, options, after: [], priority: 0, where };
+  });
+  if (captives.length + registrations.length === 0) {
+    const what = `the captured machine has no devices, and there are no drivers; expected ${DRIVERS_FORM}`;
+    throw scenarioError(file, [document.problem(what, ['drivers'])]);
+  }
   return {
     file,
-    host: { ...host, cpus: host.cpus ?? host.nodes * CPUS_PER_NODE },
+    host,
     profile,
     ...(fdtMax !== undefined && { fdtMax }),
     ...(mode !== undefined && { mode }),
@@ -107,7 +118,8 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
     ...(onShutdownFailure !== undefined && { onShutdownFailure }),
     ...(lateWrites !== undefined && { lateWrites }),
     ...(callbackLimit !== undefined && { callbackLimit }),
-    drivers: registrations,
+    drivers: [...captives, ...registrations],
+    ...(notices.length > 0 && { notices }),
   };
 }
 

@@ -17,6 +17,7 @@ import {
   type Scratch,
   SharedPhysicalMemory,
 } from '../memblock/index.js';
+import { checkMemoryMap } from './host-memory-map.js';
 import { Inheritance } from './inheritance.js';
 import type { HostOptions } from './plan.js';
 
@@ -47,25 +48,30 @@ export interface BootedMachine {
 }
 
 /**
- * Switches a machine on and boots it. KHO_EINVAL for memory or a command line that cannot be (strict: what the kernel
- * would silently ignore is an error), KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where memory is too small for its scratch.
+ * Switches a machine on and boots it. KHO_EINVAL for memory or a command line that cannot be (unless `cmdlineRules` says
+ * otherwise, what the kernel would silently ignore is an error), KHO_EOPNOTSUPP where KHO is off, KHO_ENOMEM where memory is too small for its scratch.
  */
 export function coldBoot(options: HostOptions): BootedMachine {
   const arch = architectureNamed(options.arch);
-  const parameters = parseCommandLine(options.cmdline, { mode: 'strict', khoDefault: false });
+  const parameters = parseCommandLine(options.cmdline, { mode: options.cmdlineRules ?? 'strict', khoDefault: false });
   if (!parameters.kho) {
     throw new KhoError('KHO_EOPNOTSUPP', "KHO is off: the command line must say 'kho=on'", { field: 'host.cmdline' });
   }
-  const firmware = arch.firmwareMap(options.memory);
-  const ranges = spreadOverNodes(firmware, options.nodes);
+  const { memoryMap: map } = options;
+  if (map !== undefined) checkMemoryMap(map);
+  const firmware = map?.firmware ?? arch.firmwareMap(options.memory);
+  const ranges = map?.ranges.map((range) => ({ ...range, backed: true })) ?? spreadOverNodes(firmware, options.nodes);
   const memory = SharedPhysicalMemory.create(ranges);
   const memblock = new Memblock();
   memblock.allowResize(); // the first thing that e820__memblock_setup() does
   for (const { base, size, nid } of ranges) memblock.addNode(base, size, nid);
   reserveBootAllocations(memblock, {
     cpus: options.cpus,
-    kernel: { address: physicalAddress(KERNEL_ADDRESS), size: options.kernelSize ?? KERNEL_SIZE },
-    reserved: [LOW_RESERVED],
+    kernel: {
+      address: map?.kernel?.address ?? physicalAddress(KERNEL_ADDRESS),
+      size: options.kernelSize ?? map?.kernel?.size ?? KERNEL_SIZE,
+    },
+    reserved: [LOW_RESERVED, ...(map?.reserved ?? [])],
   });
   const reserveMem = reserveNamedMemory(memblock, parameters.reserveMem);
   const scratch = reserveScratch(memblock, parameters.scratch);

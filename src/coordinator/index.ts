@@ -6,6 +6,7 @@ export { type HandoverEventMap, HandoverEvents } from './events.js';
 export { digestsOf, Handover, kexecRecord } from './handover.js';
 export type { ProgressEvent } from './handover-run.js';
 export { Host } from './host.js';
+export * from './host-memory-map.js';
 export { type KexecPlan, readKexecFiles } from './kexec-files.js';
 export { KhoDebugfs, KhoSysfs } from './kho-files.js';
 export { lateWriteFailure, lateWriteText } from './late-writes.js';

@@ -1,5 +1,6 @@
 import type { ProfileName } from '../abi/index.js';
 import type { DriverModule, Mode } from '../workers/index.js';
+import type { HostMemoryMap } from './host-memory-map.js';
 import type { KexecPlan } from './kexec-files.js';
 import type { Calibration } from './mode-choice.js';
 import type { PhaseTimes } from './phase-times.js';
@@ -11,8 +12,15 @@ export interface HostOptions {
   readonly memory: number;
   /** NUMA nodes, which share the memory evenly. */
   readonly nodes: number;
+  /** Where the memory lies, instead of what `memory` and `nodes` come to; they then only count. */
+  readonly memoryMap?: HostMemoryMap;
   /** The kernel command line: `kho=`, `kho_scratch=`, `reserve_mem=` take effect, the rest is carried along. */
   readonly cmdline: string;
+  /**
+   * `strict`, the default: what the kernel would silently ignore is KHO_EINVAL. `kernel`, for a command line that a real
+   * kernel has booted with: it is read as the kernel does.
+   */
+  readonly cmdlineRules?: 'strict' | 'kernel';
   /** CPUs; the model of boot-time allocations scales with them. */
   readonly cpus: number;
   /**

@@ -171,7 +171,7 @@ export class Reservations {
   }
 
   #grantExtents(registry: Registry): ExtentTable {
-    const nodes = this.#host.options.nodes;
+    const nodes = [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
       const whose = shardOwner(registry, shard);
       const { driver: name, ...within } = whose;
@@ -183,7 +183,7 @@ export class Reservations {
         // Instances take turns among the nodes, as devices do among sockets.
         for (let left = pages; left > 0; left -= MAX_ORDER_NR_PAGES) {
           const part = Math.min(left, MAX_ORDER_NR_PAGES);
-          ranges.push({ base: this.#takePages(part, item % nodes, owner, shard), pages: part });
+          ranges.push({ base: this.#takePages(part, nodes[item % nodes.length], owner, shard), pages: part });
         }
       } catch (error) {
         throw KhoError.from(error).with(whose);

@@ -33,9 +33,22 @@ import { requiredProperty } from './required-property.js';
 /** Pairs of queues that one shard serializes. */
 export const QUEUES_PER_SHARD = 16;
 
+/** IFNAMSIZ without the NUL; dev_valid_name() refuses the rest. */
+const IFNAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
+/** Up to MAX_ADDR_LEN bytes: 6 of Ethernet, 20 of InfiniBand. */
+const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){0,31}$/i;
+const MAC_FORM = 'expected bytes in hexadecimal with colons between, such as 02:5a:31:00:9c:77';
+
 const options = z.strictObject({
   queues: z.int().min(1).max(1024).default(8).describe('Pairs of a receive and a transmit queue'),
   filters: z.int().min(0).max(4096).default(4).describe('Flow filters (ntuple rules)'),
+  ifname: z
+    .string()
+    .regex(IFNAME, 'expected the name of a network interface')
+    .optional()
+    .describe('Default: eth0, eth1, …'),
+  mac: z.string().regex(MAC, MAC_FORM).optional().describe('Hardware address; default: random'),
+  mtu: z.int().min(0).max(0xffffffff).optional().describe('Default: 1500 or 9000 at random'),
 });
 type Options = z.infer<typeof options>;
 
@@ -77,21 +90,24 @@ export default defineDriver<Options, State>({
   compatible: 'netdevsim-v1',
   options,
 
-  shards: ({ queues, filters }) =>
+  // An instance with a name of its own is called by it; `:` and the like have no place in a node's name.
+  instanceName: ({ ifname }, index) => ifname?.replaceAll(/[^A-Za-z0-9,._+-]/g, '-') ?? `netdevsim${index}`,
+
+  shards: ({ queues, filters, mac }) =>
     Array.from({ length: Math.ceil(queues / QUEUES_PER_SHARD) }, (_, shard) => {
       const count = Math.min(QUEUES_PER_SHARD, queues - shard * QUEUES_PER_SHARD);
       const shapes = [queueShape('rx1023', count, RX_COUNTERS), queueShape('tx1023', count, TX_COUNTERS)];
-      return { maxBytes: fdtBytes(shard === 0 ? [...shapes, DEVICE_SHAPE, filterShape(filters)] : shapes) };
+      return { maxBytes: fdtBytes(shard === 0 ? [...shapes, deviceShape(mac), filterShape(filters)] : shapes) };
     }),
 
   create(ctx) {
     const device = ctx.random('device');
-    const { queues, filters } = ctx.options;
+    const { queues, filters, ifname, mac, mtu } = ctx.options;
     const seed = device.u64();
     return {
-      ifname: `eth${ctx.index}`,
-      mac: Uint8Array.of(0x02, ...device.bytes(5)),
-      mtu: device.pick([1500, 9000]),
+      ifname: ifname ?? `eth${ctx.index}`,
+      mac: mac === undefined ? Uint8Array.of(0x02, ...device.bytes(5)) : macBytes(mac),
+      mtu: mtu ?? device.pick([1500, 9000]),
       features: device.u64(),
       filters: Array.from({ length: filters }, () => makeFilter(device, queues)),
       queues,
@@ -161,10 +177,18 @@ function makeFilter(random: Random, queues: number): Filter {
   };
 }
 
-const DEVICE_SHAPE = {
-  name: '',
-  properties: { ifname: textBytes('eth4294967295'), mac: 6, mtu: 4, features: 8, queues: 4, filters: 4 },
-};
+/** IFNAMSIZ less the NUL. */
+const LONGEST_IFNAME = 'eth4294967295xx';
+
+function deviceShape(mac: string | undefined) {
+  const length = mac === undefined ? 6 : macBytes(mac).length;
+  const properties = { ifname: textBytes(LONGEST_IFNAME), mac: length, mtu: 4, features: 8, queues: 4, filters: 4 };
+  return { name: '', properties };
+}
+
+function macBytes(mac: string): Uint8Array {
+  return Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16));
+}
 
 function filterShape(count: number) {
   const properties = { flow: textBytes('tcp4'), destination: 16, 'destination-mask': 16, port: 4, queue: 4, drop: 0 };

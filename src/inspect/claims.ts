@@ -21,31 +21,34 @@ export interface UnclaimedRange {
  */
 export class Claims {
   readonly #objects: FolioIndex;
-  /** Owner by number of the object. */
-  readonly #owners: (string | undefined)[];
-  readonly #sums = new Map<string, { objects: number; bytes: number }>();
+  /** By number of the object: 0, or one more than the number of its owner. */
+  readonly #ownerOf: Uint32Array;
+  /** What each owner has, in the order in which owners made their first claim. */
+  readonly #claims: { owner: string; objects: number; bytes: number }[] = [];
+  readonly #numbers = new Map<string, number>();
 
   constructor(objects: FolioIndex) {
     this.#objects = objects;
-    this.#owners = new Array(objects.folios.length).fill(undefined);
+    this.#ownerOf = new Uint32Array(objects.count);
   }
 
   /** The order of the object that begins at an address, undefined if none does. */
   readonly orderAt = (address: PhysicalAddress): number | undefined => {
     const number = this.#objects.at(address);
-    return number < 0 ? undefined : this.#objects.folios[number].order;
+    return number < 0 ? undefined : this.#objects.folio(number).order;
   };
 
   /** One object, as kho_restore_folio() takes it back; of any order if none is given. */
   folio(owner: string, what: string, address: PhysicalAddress, order?: number): KhoError[] {
     const first = this.#objects.at(address);
-    const { folios } = this.#objects;
     // A damaged tracker may have several of different orders.
-    for (let number = first; first >= 0 && folios[number]?.address === address; number++) {
-      if (order === undefined || folios[number].order === order) return this.#take(owner, what, number);
+    for (let number = first; first >= 0 && number < this.#objects.count; number++) {
+      const folio = this.#objects.folio(number);
+      if (folio.address !== address) break;
+      if (order === undefined || folio.order === order) return this.#take(owner, what, number);
     }
     if (first >= 0) {
-      const there = `is preserved at order ${folios[first].order}`;
+      const there = `is preserved at order ${this.#objects.folio(first).order}`;
       return [wrong(`${what} at ${hex(address)} ${there}; its restore expects order ${order}`, address)];
     }
     return [this.#notPreserved(what, address)];
@@ -66,7 +69,7 @@ export class Claims {
   blob(owner: string, what: string, address: PhysicalAddress, size: number): KhoError[] {
     const problems: KhoError[] = [];
     for (const number of this.#objects.overlapping(address, size)) {
-      const { address: start } = this.#objects.folios[number];
+      const { address: start } = this.#objects.folio(number);
       if (start < address) {
         problems.push(
           wrong(
@@ -82,15 +85,15 @@ export class Claims {
 
   /** Claims by owner, in the order in which owners made their first. */
   owners(): OwnerClaim[] {
-    return [...this.#sums].map(([owner, sum]) => ({ owner, ...sum }));
+    return this.#claims.map((claim) => ({ ...claim }));
   }
 
   /** What nobody claims, neighbours joined. */
   unclaimed(): UnclaimedRange[] {
     const ranges: { address: number; size: number; objects: number }[] = [];
-    for (const [number, owner] of this.#owners.entries()) {
-      if (owner !== undefined) continue;
-      const folio = this.#objects.folios[number];
+    let number = 0;
+    for (const folio of this.#objects) {
+      if (this.#ownerOf[number++] !== 0) continue;
       const last = ranges.at(-1);
       if (last !== undefined && last.address + last.size === folio.address) {
         last.size += folioEnd(folio) - folio.address;
@@ -104,15 +107,17 @@ export class Claims {
 
   /** Gives what nobody claimed to those whom somebody else names, by address. */
   nameRest(owners: ReadonlyMap<number, string>): void {
-    for (const [number, { address }] of this.#objects.folios.entries()) {
-      const owner = this.#owners[number] === undefined ? owners.get(address) : undefined;
+    let number = 0;
+    for (const { address } of this.#objects) {
+      const owner = this.#ownerOf[number] === 0 ? owners.get(address) : undefined;
       if (owner !== undefined) this.#assign(number, owner);
+      number++;
     }
   }
 
   #take(owner: string, what: string, number: number): KhoError[] {
-    const before = this.#owners[number];
-    const { address } = this.#objects.folios[number];
+    const before = this.#claims[this.#ownerOf[number] - 1]?.owner;
+    const { address } = this.#objects.folio(number);
     if (before !== undefined && before !== owner) {
       return [
         wrong(
@@ -126,16 +131,20 @@ export class Claims {
   }
 
   #assign(number: number, owner: string): void {
-    this.#owners[number] = owner;
-    const sum = this.#sums.get(owner) ?? { objects: 0, bytes: 0 };
-    sum.objects++;
-    sum.bytes += PAGE_SIZE * 2 ** this.#objects.folios[number].order;
-    this.#sums.set(owner, sum);
+    let ownerNumber = this.#numbers.get(owner);
+    if (ownerNumber === undefined) {
+      ownerNumber = this.#claims.push({ owner, objects: 0, bytes: 0 }) - 1;
+      this.#numbers.set(owner, ownerNumber);
+    }
+    this.#ownerOf[number] = ownerNumber + 1;
+    const claim = this.#claims[ownerNumber];
+    claim.objects++;
+    claim.bytes += PAGE_SIZE * 2 ** this.#objects.folio(number).order;
   }
 
   #notPreserved(what: string, address: PhysicalAddress): KhoError {
     for (const number of this.#objects.overlapping(address, 1)) {
-      const { address: start, order } = this.#objects.folios[number];
+      const { address: start, order } = this.#objects.folio(number);
       return wrong(
         `${what} at ${hex(address)} lies inside the preserved object of order ${order} at ${hex(start)}: it cannot be restored alone`,
         address,

@@ -132,7 +132,7 @@ export function inspectHandover(
       : []),
     ...(root.reused ? ['the page of the root FDT holds none'] : []),
     ...(tracker === undefined ? [] : tracker.reuse),
-    ...(tracker?.readable === true && tracker.objects.folios.length === 0 && subtrees.length > 0
+    ...(tracker?.readable === true && tracker.objects.count === 0 && subtrees.length > 0
       ? ['the tracker is empty']
       : []),
     ...reusedBlobs,

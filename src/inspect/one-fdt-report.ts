@@ -109,7 +109,7 @@ export function inspectOneFdt(
   }
   const tracker = trackerOf(early, fdt, address);
   const unreadable = tracker !== undefined && !tracker.readable;
-  const claims = unreadable ? undefined : new Claims(tracker?.objects ?? new FolioIndex([]));
+  const claims = unreadable ? undefined : new Claims(tracker?.objects ?? FolioIndex.of([]));
   const context: InspectContext = { ...early, claims };
   if (tracker?.readable === true) {
     const apart = pagesOf(address, size);

@@ -1,7 +1,7 @@
 import { type Profile, preservedProblems, type ScratchEntry } from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
 import { KhoError } from '../errors.js';
-import { type Folio, FolioIndex, type FolioVisitor, hex, type PhysicalAddress } from '../memblock/index.js';
+import { FolioIndex, FolioRuns, hex, type PhysicalAddress } from '../memblock/index.js';
 import { memoryOf } from './boot-report.js';
 import type { Claims, UnclaimedRange } from './claims.js';
 import type { InspectContext } from './context.js';
@@ -37,14 +37,14 @@ const TRACKER_DAMAGE_MAX = 1000;
 export function inspectTracker(
   { findings }: InspectContext,
   { form, address }: Pick<TrackerReport, 'form'> & { readonly address: PhysicalAddress },
-  walk: (visit: FolioVisitor, onDamage: (error: KhoError) => void) => readonly PhysicalAddress[],
+  walk: (visit: FolioRuns['add'], onDamage: (error: KhoError) => void) => readonly PhysicalAddress[],
 ): InspectedTracker {
-  const folios: Folio[] = [];
+  const runs = new FolioRuns();
   const orders: Record<number, number> = {};
   let damage = 0;
-  const visit: FolioVisitor = (at, order) => {
-    folios.push({ address: at, order });
-    orders[order] = (orders[order] ?? 0) + 1;
+  const visit = (at: PhysicalAddress, order: number, count = 1): void => {
+    runs.add(at, order, count);
+    orders[order] = (orders[order] ?? 0) + count;
   };
   const onDamage = (error: KhoError): void => {
     const text = `the tracker at ${hex(address)} is damaged: ${error.message}`;
@@ -56,8 +56,8 @@ export function inspectTracker(
     }
   };
   const pages = findings.attempt(() => walk(visit, onDamage)) ?? [];
-  const objects = new FolioIndex(folios);
-  const report = { form, address, pages: pages.length, objects: folios.length, bytes: objects.bytes, orders };
+  const objects = new FolioIndex(runs);
+  const report = { form, address, pages: pages.length, objects: objects.count, bytes: objects.bytes, orders };
   const reuse = damage > 0 ? ['the tracker has entries that lead to no pages of it'] : [];
   return { readable: pages.length > 0 || form === 'mem-properties', objects, pages, report, reuse };
 }

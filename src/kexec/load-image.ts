@@ -59,8 +59,8 @@ function findHandover(memory: ImageMemory, arch: Architecture) {
   const { root } = handover;
   const ranges: { base: PhysicalAddress; size: number }[] = [];
   try {
-    const tables = walkPreservedMemory(memory, root, (address, order) => {
-      ranges.push({ base: address, size: 2 ** order * PAGE_SIZE });
+    const tables = walkPreservedMemory(memory, root, (address, order, count) => {
+      ranges.push({ base: address, size: count * 2 ** order * PAGE_SIZE });
     });
     for (const base of tables) ranges.push({ base, size: PAGE_SIZE });
   } catch (error) {

@@ -7,6 +7,7 @@ export { isElf } from './elf-core.js';
 export * from './extent.js';
 export type { FileExtent } from './file-extent.js';
 export * from './folio-index.js';
+export { FolioRuns, type FolioRunVisitor } from './folio-runs.js';
 export * from './free-ranges.js';
 export { FrozenFile, writeFrozenFile } from './frozen-file.js';
 export { FrozenShard } from './frozen-shard.js';

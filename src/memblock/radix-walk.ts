@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
 import { lowestBit } from './bits.js';
+import type { FolioRunVisitor } from './folio-runs.js';
 import { MemoryStretch } from './memory-stretch.js';
 import type { Folio } from './page-range.js';
 import type { PhysicalMemory } from './physical-memory.js';
@@ -35,12 +36,21 @@ export function walkRadixTree(
   visit: FolioVisitor,
   options: RadixWalkOptions = {},
 ): PhysicalAddress[] {
+  return walkRadixRuns(memory, root, eachFolio(visit), options);
+}
+
+/**
+ * The same walk, for visitors that take neighbours together: all that follow one another in a leaf are one call. A word of
+ * 32 neighbours costs about as much as one folio alone.
+ */
+export function walkRadixRuns(
+  memory: PhysicalMemory,
+  root: PhysicalAddress,
+  visit: FolioRunVisitor,
+  options: RadixWalkOptions = {},
+): PhysicalAddress[] {
   const walk = new RadixWalk(memory, options);
-  for (const leaf of walk.leaves(root)) {
-    for (let index = 0; index < leaf.words.length; index++) {
-      if (leaf.words[index] !== 0) walk.visitWord(leaf, index, visit);
-    }
-  }
+  for (const leaf of walk.leaves(root)) walk.visitLeaf(leaf, visit);
   return walk.pages;
 }
 
@@ -48,20 +58,27 @@ export function walkRadixTree(
 export function* radixFolios(memory: PhysicalMemory, root: PhysicalAddress): Generator<Folio, void> {
   const walk = new RadixWalk(memory);
   for (const leaf of walk.leaves(root)) {
-    for (let index = 0; index < leaf.words.length; index++) {
-      if (leaf.words[index] === 0) continue;
-      // Word by word: what came before the damage is yielded before the damage is thrown, as a visitor would see it.
-      const folios: Folio[] = [];
-      let damage: unknown;
-      try {
-        walk.visitWord(leaf, index, (address, order) => folios.push({ address, order }));
-      } catch (error) {
-        damage = error;
-      }
-      for (const folio of folios) yield folio;
-      if (damage !== undefined) throw damage;
+    // What came before the damage is yielded before the damage is thrown, as a visitor would see it.
+    const folios: Folio[] = [];
+    let damage: unknown;
+    try {
+      walk.visitLeaf(
+        leaf,
+        eachFolio((address, order) => void folios.push({ address, order })),
+      );
+    } catch (error) {
+      damage = error;
     }
+    yield* folios;
+    if (damage !== undefined) throw damage;
   }
+}
+
+function eachFolio(visit: FolioVisitor): FolioRunVisitor {
+  return (address, order, count) => {
+    const size = FOLIO_SIZE[order];
+    for (let index = 0; index < count; index++) visit((address + index * size) as PhysicalAddress, order);
+  };
 }
 
 /** A leaf page while it is being visited. */
@@ -147,26 +164,72 @@ class RadixWalk {
     return new Int32Array(bytes.buffer);
   }
 
-  /** Visits the folios that one word of a leaf marks. */
-  visitWord({ address: leaf, firstKey, order: leafOrder, words }: LeafPage, index: number, visit: FolioVisitor): void {
-    const wordKey = firstKey + index * 32;
-    for (let word = words[index]; word !== 0; word &= word - 1) {
-      const key = wordKey + lowestBit(word);
-      if (key === 0) {
-        this.#onDamage(damaged(`the bit for key 0, which has no valid order, is set at ${hex(leaf)}`, leaf));
+  /** Visits what a leaf marks: bits that follow one another are one run, over the borders of words too. */
+  visitLeaf(leaf: LeafPage, visit: FolioRunVisitor): void {
+    const { words } = leaf;
+    if (leaf.order < 0) {
+      this.#visitMixedLeaf(leaf, visit);
+      return;
+    }
+    let first = 0;
+    let count = 0;
+    for (let index = 0; index < words.length; index++) {
+      const word = words[index];
+      if (word === -1) {
+        if (count === 0) first = index * 32;
+        count += 32;
         continue;
       }
-      const order = leafOrder < 0 ? keyOrder(key) : leafOrder;
-      const size = FOLIO_SIZE[order];
-      const address = (key - ORDER_BIT[order]) * size;
-      if (!this.#stretch.holds(address, size)) {
-        const at = (leaf + (index >>> 1) * 8) as PhysicalAddress;
-        this.#onDamage(
-          damaged(`${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`, at),
-        );
-        continue;
+      let bit = index * 32;
+      for (let rest = word; rest !== 0; ) {
+        const zeros = lowestBit(rest);
+        if (zeros > 0 && count > 0) {
+          this.#visitRun(leaf, first, count, leaf.order, visit);
+          count = 0;
+        }
+        rest >>>= zeros;
+        bit += zeros;
+        if (count === 0) first = bit;
+        const ones = lowestBit(~rest); // there is a 0: not all of the word is ones
+        count += ones;
+        rest >>>= ones;
+        bit += ones;
       }
-      visit(address as PhysicalAddress, order);
+      if (count > 0 && word >= 0) {
+        // The word's last bit is none of them.
+        this.#visitRun(leaf, first, count, leaf.order, visit);
+        count = 0;
+      }
+    }
+    if (count > 0) this.#visitRun(leaf, first, count, leaf.order, visit);
+  }
+
+  /** Leaf 0 alone has keys of several orders, all too large for any memory. */
+  #visitMixedLeaf(leaf: LeafPage, visit: FolioRunVisitor): void {
+    for (let index = 0; index < leaf.words.length; index++) {
+      for (let word = leaf.words[index]; word !== 0; word &= word - 1) {
+        const key = index * 32 + lowestBit(word);
+        if (key > 0) this.#visitRun(leaf, key, 1, keyOrder(key), visit);
+        else {
+          const text = `the bit for key 0, which has no valid order, is set at ${hex(leaf.address)}`;
+          this.#onDamage(damaged(text, leaf.address));
+        }
+      }
+    }
+  }
+
+  /** `count` folios from bit `first` of the leaf on. */
+  #visitRun(leaf: LeafPage, first: number, count: number, order: number, visit: FolioRunVisitor): void {
+    const size = FOLIO_SIZE[order];
+    const address = (leaf.firstKey + first - ORDER_BIT[order]) * size;
+    if (this.#stretch.holds(address, count * size)) {
+      visit(address as PhysicalAddress, order, count);
+    } else if (count > 1) {
+      for (let index = 0; index < count; index++) this.#visitRun(leaf, first + index, 1, order, visit);
+    } else {
+      const at = (leaf.address + Math.floor(first / 64) * 8) as PhysicalAddress;
+      const text = `${hex(at)} marks the folio of order ${order} at ${hex(address)}, not inside memory`;
+      this.#onDamage(damaged(text, at));
     }
   }
 }

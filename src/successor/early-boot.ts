@@ -1,35 +1,24 @@
 import {
   decodeScratchArray,
   type HandoverRoot,
-  type KhoMem,
-  memFolios,
-  memRanges,
-  type OneFdt,
-  type PreservedState,
   type Profile,
-  preservedProblems,
   ROOT_FDT_SIZE,
   readHandoverRoot,
   type ScratchEntry,
-  walkKhoserMem,
-  walkPreservedMemory,
 } from '../abi/index.js';
 import { type Architecture, type BootRecord, usableMemory } from '../arch/index.js';
 import { KhoError } from '../errors.js';
 import {
   alignUp,
-  type Folio,
-  FolioIndex,
-  type FolioVisitor,
   hex,
   type ImageMemory,
   type Memblock,
   PAGE_SIZE,
-  type PhysicalAddress,
   physicalAddress,
   reserveBootAllocations,
 } from '../memblock/index.js';
 import { PreservedMemory } from './preserved-memory.js';
+import { reservePreserved } from './reserve-preserved.js';
 
 const MIB = 2 ** 20;
 
@@ -71,11 +60,11 @@ export function bootEarly(memory: ImageMemory, arch: Architecture, cpus: number,
   memblock.reserve(record.scratchArray, alignUp(record.scratchArraySize, PAGE_SIZE));
   memblock.setKhoScratchOnly();
   const boot = memblock.clone();
-  const preserved = reservePreserved(memory, memblock, handover, scratch, record);
+  const objects = reservePreserved({ memory, memblock, handover, root: record.root, scratch });
   // What the kernel allocates before it knows the rest must fit into scratch: tried on a copy that knows only that.
   reserveBootAllocations(boot, { cpus, reserved: [{ address: physicalAddress(0), size: MIB }] });
   memblock.clearKhoScratchOnly();
-  return { record, handover, scratch, memblock, preserved };
+  return { record, handover, scratch, memblock, preserved: new PreservedMemory(objects) };
 }
 
 function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
@@ -83,63 +72,4 @@ function readScratch(memory: ImageMemory, record: BootRecord): ScratchEntry[] {
     throw new KhoError('KHO_EIMAGE', `the scratch array has ${record.scratchArraySize} bytes, more than 64 KiB`);
   }
   return decodeScratchArray(memory.read(record.scratchArray, record.scratchArraySize));
-}
-
-/** Reads what lists preserved memory, checks everything it says, and only then reserves. */
-function reservePreserved(
-  memory: ImageMemory,
-  memblock: Memblock,
-  handover: HandoverRoot,
-  scratch: readonly ScratchEntry[],
-  record: BootRecord,
-): PreservedMemory {
-  const folios: Folio[] = [];
-  const visit: FolioVisitor = (address, order) => void folios.push({ address, order });
-  const isMemory = (address: PhysicalAddress, size: number): boolean => memblock.isRegionMemory(address, size);
-  let found: Pick<PreservedState, 'trackerPages' | 'blobs'>;
-  if (handover.form === 'sub-blobs') {
-    const { memoryMap = physicalAddress(0), subtrees } = handover.root;
-    const trackerPages = walked(memoryMap, () => walkPreservedMemory(memory, handover.root, visit));
-    found = { trackerPages, blobs: [{ name: 'root FDT', address: record.root, size: ROOT_FDT_SIZE }, ...subtrees] };
-  } else {
-    // The FDT lies in scratch, or anywhere else where nothing is preserved.
-    const fdt = pagesOf({ address: record.root, size: handover.fdt.reader.totalSize });
-    found = { trackerPages: [...fdt, ...listedInOneFdt(memory, handover.fdt, visit)], blobs: [] };
-  }
-  const objects = new FolioIndex(folios);
-  for (const problem of preservedProblems({ objects, scratch, ...found, isMemory })) throw problem;
-  for (const { address, order } of folios) memblock.reserve(address, 2 ** order * PAGE_SIZE);
-  if (handover.form === 'one-fdt') {
-    // Exactly what the FDT says: an area of reserve_mem need not end with a page.
-    for (const { address, size } of handover.fdt.mem.flatMap(memRanges)) memblock.reserve(address, size);
-  }
-  return new PreservedMemory(objects);
-}
-
-/** Visits what the one FDT says is preserved; returns the pages that list it beside the FDT itself. */
-function listedInOneFdt(
-  memory: ImageMemory,
-  { profile, firstChunk, mem }: OneFdt,
-  visit: FolioVisitor,
-): PhysicalAddress[] {
-  for (const range of mem.flatMap(memRanges)) {
-    for (const { address, order } of memFolios(range)) visit(address, order);
-  }
-  const { bitmapBits } = profile;
-  if (firstChunk === undefined || bitmapBits === undefined) return [];
-  return walked(firstChunk, () => walkKhoserMem(memory, firstChunk, bitmapBits, visit));
-}
-
-function pagesOf({ address, size }: KhoMem): PhysicalAddress[] {
-  return Array.from({ length: Math.ceil(size / PAGE_SIZE) }, (_, page) => physicalAddress(address + page * PAGE_SIZE));
-}
-
-/** What a walk of the tracker returns; its errors say where the tracker is. */
-function walked(tracker: PhysicalAddress, walk: () => PhysicalAddress[]): PhysicalAddress[] {
-  try {
-    return walk();
-  } catch (error) {
-    const { code, message, details } = KhoError.from(error, 'KHO_ETRACKER');
-    throw new KhoError(code, `the tracker at ${hex(tracker)} is damaged: ${message}`, details, { cause: error });
-  }
 }

@@ -8,24 +8,26 @@ import {
   type PhysicalAddress,
 } from '../memblock/index.js';
 
+/** What a settlement is called, by the number that stands for it. */
+const SETTLEMENTS = ['unclaimed', 'claimed', 'discarded'] as const;
 type Settlement = 'claimed' | 'discarded';
 
 /**
- * What became of the memory that the predecessor preserved, object by object. Every object is settled at most once.
- * The objects do not overlap: early boot made sure.
+ * What became of the memory that the predecessor preserved, object by object: a byte each. Every object is settled at most
+ * once. The objects do not overlap: early boot made sure.
  */
 export class PreservedMemory {
   readonly #objects: FolioIndex;
-  /** By number of the object. */
-  readonly #settled: (Settlement | undefined)[];
+  /** Index in {@link SETTLEMENTS} by number of the object. */
+  readonly #settled: Uint8Array;
 
   constructor(objects: FolioIndex) {
     this.#objects = objects;
-    this.#settled = new Array(objects.folios.length).fill(undefined);
+    this.#settled = new Uint8Array(objects.count);
   }
 
   get count(): number {
-    return this.#objects.folios.length;
+    return this.#objects.count;
   }
 
   get bytes(): number {
@@ -40,12 +42,12 @@ export class PreservedMemory {
     const folios = 'order' in pages ? [pages] : [...naturalOrders(pages.address, pages.pages)];
     const numbers = folios.map((folio) => this.#find(folio));
     for (const number of numbers) {
-      const before = this.#settled[number];
-      if (before === undefined) continue;
-      const { address } = this.#objects.folios[number];
+      if (this.#settled[number] === 0) continue;
+      const before = SETTLEMENTS[this.#settled[number]];
+      const { address } = this.#objects.folio(number);
       throw new KhoError('KHO_EBUSY', `the memory at ${hex(address)} was ${before} before`, { address });
     }
-    for (const number of numbers) this.#settled[number] = how;
+    for (const number of numbers) this.#settled[number] = SETTLEMENTS.indexOf(how);
   }
 
   /** Settles the object that begins at `address`, whatever its order. The same errors. */
@@ -54,14 +56,16 @@ export class PreservedMemory {
     if (number < 0) {
       throw new KhoError('KHO_ENOENT', `no object that begins at ${hex(address)} was preserved`, { address });
     }
-    const folio = this.#objects.folios[number];
+    const folio = this.#objects.folio(number);
     this.settle(folio, how);
     return folio;
   }
 
   /** Settles whatever objects lie in a range: blobs, whose readers know only address and size. */
   settleRange(address: PhysicalAddress, size: number, how: Settlement): void {
-    for (const number of this.#objects.overlapping(address, size)) this.#settled[number] ??= how;
+    for (const number of this.#objects.overlapping(address, size)) {
+      this.#settled[number] ||= SETTLEMENTS.indexOf(how);
+    }
   }
 
   /** Whether all of a range was preserved. */
@@ -69,20 +73,29 @@ export class PreservedMemory {
     return this.#objects.covers(address, size);
   }
 
-  unclaimed(): Folio[] {
-    return this.#objects.folios.filter((_, number) => this.#settled[number] === undefined);
+  /** What nobody has settled, ascending; what is settled meanwhile may be left out. */
+  unclaimed(): Generator<Folio, void> {
+    return this.#that('unclaimed');
   }
 
-  discarded(): Folio[] {
-    return this.#objects.folios.filter((_, number) => this.#settled[number] === 'discarded');
+  /** What was given back, ascending. */
+  discarded(): Generator<Folio, void> {
+    return this.#that('discarded');
+  }
+
+  *#that(became: (typeof SETTLEMENTS)[number]): Generator<Folio, void> {
+    const value = SETTLEMENTS.indexOf(became);
+    for (let at = this.#settled.indexOf(value); at >= 0; at = this.#settled.indexOf(value, at + 1)) {
+      yield this.#objects.folio(at);
+    }
   }
 
   #find({ address, order }: Folio): number {
     const number = this.#objects.at(address);
-    if (number >= 0 && this.#objects.folios[number].order === order) return number;
+    if (number >= 0 && this.#objects.folio(number).order === order) return number;
     let there = '';
     for (const other of this.#objects.overlapping(address, 1)) {
-      const object = this.#objects.folios[other];
+      const object = this.#objects.folio(other);
       there = `; an object of order ${object.order} at ${hex(object.address)} was`;
     }
     throw new KhoError('KHO_ENOENT', `no object of order ${order} at ${hex(address)} was preserved${there}`, {

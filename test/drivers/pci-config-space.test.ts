@@ -9,8 +9,10 @@ import {
   EXTENDED_CAPABILITY_AER,
   EXTENDED_CAPABILITY_SERIAL_NUMBER,
   extendedCapabilities,
+  functionInterrupts,
   msixCapability,
 } from '#dist/drivers/pci-config-space.js';
+import { msiConfig, plainConfig } from '../support/machine-files.js';
 
 const identity = {
   vendor: 0x8086,
@@ -92,7 +94,31 @@ describe('a PCI configuration space', () => {
     );
   });
 
-  it('has 4096 bytes', () => {
-    expect(() => [...capabilities(new Uint8Array(256))]).toThrow(invalid);
+  it('has 64, 256 or 4096 bytes', () => {
+    expect([...capabilities(new Uint8Array(256))]).toEqual([]);
+    for (const size of [0, 63, 128, 4095]) expect(() => [...capabilities(new Uint8Array(size))]).toThrow(invalid);
+  });
+
+  it('tells how the function interrupts: MSI-X before MSI before its pin', () => {
+    expect(functionInterrupts(buildConfigSpace(identity))).toEqual({ kind: 'msix', vectors: 2048 });
+    expect(functionInterrupts(buildConfigSpace(identity).slice(0, 256))).toEqual({ kind: 'msix', vectors: 2048 });
+    for (const log2 of [0, 1, 5, 7]) {
+      expect(functionInterrupts(msiConfig(log2))).toEqual({ kind: 'msi', vectors: 2 ** Math.min(log2, 5) });
+    }
+    expect(functionInterrupts(plainConfig(1))).toEqual({ kind: 'intx', vectors: 1 });
+    expect(functionInterrupts(plainConfig(0))).toEqual({ kind: 'none', vectors: 0 });
+  });
+
+  it('of the header alone shows the pin, whatever capabilities the function has', () => {
+    const header = buildConfigSpace(identity).slice(0, 64);
+    expect([...capabilities(header), ...extendedCapabilities(header)]).toEqual([]);
+    expect(functionInterrupts(header)).toEqual({ kind: 'none', vectors: 0 });
+  });
+
+  it('is refused where its MSI-X capability would reach into the extended ones', () => {
+    const config = buildConfigSpace(identity);
+    config[0x34] = 0xf8;
+    config[0xf8] = CAPABILITY_MSIX;
+    expect(() => functionInterrupts(config)).toThrow(invalid);
   });
 });

@@ -9,7 +9,7 @@ import { ImageMemory } from '#dist/memblock/image-memory.js';
 import type { Folio } from '#dist/memblock/page-range.js';
 import { SharedPhysicalMemory } from '#dist/memblock/physical-memory.js';
 import { RadixTree } from '#dist/memblock/radix-tree.js';
-import { radixFolios, walkRadixTree } from '#dist/memblock/radix-walk.js';
+import { radixFolios, walkRadixRuns, walkRadixTree } from '#dist/memblock/radix-walk.js';
 import { thrown } from './thrown.js';
 
 const MIB = 2 ** 20;
@@ -154,6 +154,35 @@ test('an image with every table entry pointing to tables is refused after each p
       memory.writeU64(at(table * PAGE_SIZE + index * 8), ((table + 1 + index) % 800) * PAGE_SIZE);
   }
   expect(thrown(() => walkRadixTree(memory, root, () => {})).code).toBe('KHO_ETRACKER');
+});
+
+test('every bit of a leaf is in one run, as long as can be where all is memory, and else it is damage where it stands', () => {
+  const word = fc.oneof(fc.constantFrom(0, -1, 1, 1 << 31, -2, 0x7fffffff), fc.integer());
+  fc.assert(
+    fc.property(fc.array(fc.tuple(fc.nat(40), word), { maxLength: 24 }), (words) => {
+      const { memory, root } = tree();
+      for (const [index, value] of words) memory.writeU32(at(LEAF + index * 4), value >>> 0);
+      // Bit by bit. From page 1024 on is the hole.
+      const bits: number[] = [];
+      for (let index = 0; index < 41; index++) {
+        const value = memory.readU32(at(LEAF + index * 4));
+        for (let bit = 0; bit < 32; bit++) if ((value >>> bit) & 1) bits.push(index * 32 + bit);
+      }
+      const expected = bits.map((bit) => (bit < 1024 ? bit : `damage at ${LEAF + (bit >>> 6) * 8}`));
+      const found: typeof expected = [];
+      const runs: [first: number, end: number][] = [];
+      const visit = (address: number, order: number, count: number): void => {
+        const first = address / PAGE_SIZE;
+        runs.push([first, first + count]);
+        for (let page = 0; page < count; page++) found.push(first + page + order);
+      };
+      walkRadixRuns(memory, root, visit, { onDamage: ({ details }) => found.push(`damage at ${details.address}`) });
+      expect(found).toEqual(expected);
+      const joinable = runs.filter(([first], index) => runs[index - 1]?.[1] === first);
+      if (bits.every((bit) => bit < 1024)) expect(joinable).toEqual([]);
+    }),
+    { numRuns: 80 },
+  );
 });
 
 test('a tree in an image file is walked as the one in memory, and a file cut short is KHO_ETRACKER', () => {

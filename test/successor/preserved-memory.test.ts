@@ -7,7 +7,7 @@ const at = (page: number) => physicalAddress(page * 4096);
 /** Of order 1 and 0, side by side, and order 2 after a gap. */
 const preserved = () =>
   new PreservedMemory(
-    new FolioIndex([
+    FolioIndex.of([
       { address: at(2), order: 1 },
       { address: at(4), order: 0 },
       { address: at(8), order: 2 },
@@ -18,7 +18,7 @@ test('an object is settled by its first address alone, which tells its order', (
   const memory = preserved();
   expect(memory.settleAt(at(8), 'claimed')).toEqual({ address: at(8), order: 2 });
   expect(memory.settleAt(at(2), 'discarded')).toEqual({ address: at(2), order: 1 });
-  expect(memory.unclaimed()).toEqual([{ address: at(4), order: 0 }]);
+  expect([...memory.unclaimed()]).toEqual([{ address: at(4), order: 0 }]);
 });
 
 test('an object is settled once', () => {

@@ -1,0 +1,193 @@
+import type { FirmwareRange } from '../arch/index.js';
+import { FIRMWARE_RANGES_MAX, type HostMemoryMap, type NodeMemory } from '../coordinator/index.js';
+import { KhoError } from '../errors.js';
+import { alignDown, alignUp, PAGE_SIZE, physicalAddress, tokenizeCommandLine } from '../memblock/index.js';
+import {
+  type AddressRange,
+  difference,
+  type FoundRange,
+  intersection,
+  rangeText,
+  totalOf,
+  union,
+} from './address-ranges.js';
+import type { CapturedFiles } from './captured-files.js';
+import { FIRMWARE_MEMMAP, type MemmapEntry, readFirmwareMemmap } from './firmware-memmap.js';
+import { IOMEM, type Iomem, readIomem, SYSTEM_RAM } from './iomem.js';
+import { NODES, type NumaNodes, readNumaNodes } from './numa-nodes.js';
+
+const MIB = 2 ** 20;
+/** What x86-64 takes out of the firmware's map whatever that says: the first page, and the legacy ROMs (trim_bios_range()). */
+const FIRST_PAGE: AddressRange = { base: 0, end: PAGE_SIZE };
+const LEGACY_ROMS: AddressRange = { base: 0xa0000, end: MIB };
+/** Words of a command line that add memory to the firmware's map. */
+const ADDS_MEMORY: ReadonlySet<string> = new Set(['memmap', 'add_efi_memmap']);
+
+export interface CapturedMemory {
+  readonly map: HostMemoryMap;
+  /** What is not as it was on the machine, and why. */
+  readonly notices: readonly string[];
+}
+
+/**
+ * The memory map of a machine, from the three places that tell of it. The firmware's map is what firmware gave to the first
+ * kernel, `System RAM` of iomem is what the kernel has of it, memory blocks say on which node. Where one is missing the
+ * others serve.
+ *
+ * KHO_EINVAL, naming both files and the ranges, where they contradict each other; and where none of them is there.
+ */
+export function readCapturedMemory(files: CapturedFiles, cmdline: string): CapturedMemory {
+  const notices: string[] = [];
+  const memmap = readFirmwareMemmap(files);
+  const shown = readIomem(files);
+  const iomem = shown === 'hidden' ? undefined : shown;
+  const nodes = readNumaNodes(files);
+  notices.push(...nodes.notices);
+  if (shown === 'hidden') {
+    const instead = memmap === undefined ? `memory blocks of ${NODES}` : FIRMWARE_MEMMAP;
+    notices.push(
+      `${files.name(IOMEM)} hides its addresses from everyone but root; the memory map is made from ${instead} instead, ` +
+        'without the place of the kernel and of a crash kernel',
+    );
+  }
+  const firmwareRam = memmap?.filter(({ type }) => type === SYSTEM_RAM) ?? [];
+  const usable = usableMemory(files, { memmap, firmwareRam, iomem, nodes, cmdline, notices });
+  checkBlocks(files, nodes, { memmap, usable: union(usable, firmwareRam), iomem });
+  const ranges = spreadOverNodes(usable, nodes, notices);
+  if (ranges.length === 0) throw files.invalid('', 'has no whole page of memory');
+  const reserved = memmap?.filter(({ type }) => type !== SYSTEM_RAM) ?? iomem?.reserved ?? [];
+  const known = ranges.map(({ base, size }) => ({ base, end: base + size }));
+  const kernel = iomem?.kernel && intersection([iomem.kernel], known)[0];
+  const taken = intersection(iomem?.taken ?? [], known);
+  return {
+    map: {
+      firmware: firmwareRanges(usable, union(reserved, firmwareRam), notices),
+      ranges,
+      ...(kernel && { kernel: bootRange(kernel) }),
+      ...(taken.length > 0 && { reserved: taken.map(bootRange) }),
+    },
+    notices,
+  };
+}
+
+const bootRange = ({ base, end }: AddressRange) => ({ address: physicalAddress(base), size: end - base });
+
+interface Sources {
+  readonly memmap: readonly MemmapEntry[] | undefined;
+  readonly firmwareRam: readonly FoundRange[];
+  readonly iomem: Iomem | undefined;
+  readonly nodes: NumaNodes;
+  readonly cmdline: string;
+  readonly notices: string[];
+}
+
+/** What the kernel has, in order: iomem's, if it can be seen. */
+function usableMemory(files: CapturedFiles, sources: Sources): AddressRange[] {
+  const { memmap, firmwareRam, iomem, nodes, cmdline, notices } = sources;
+  if (iomem === undefined) {
+    const ram = memmap === undefined ? nodes.blocks : firmwareRam;
+    if (ram.length > 0) return difference(ram, [FIRST_PAGE, LEGACY_ROMS]);
+    const tried = [IOMEM, FIRMWARE_MEMMAP, NODES].map((path) => files.name(path)).join(', ');
+    const text = `nothing says where the memory of this machine lies: no memory in ${tried}; as root there is more to be read`;
+    throw new KhoError('KHO_EINVAL', text, { file: files.root });
+  }
+  if (iomem.ram.length === 0) throw files.invalid(IOMEM, `has no ${SYSTEM_RAM}: it is cut, or of no machine`);
+  if (memmap === undefined) return union(iomem.ram);
+
+  const beyond = iomem.ram.find((range) => difference([range], firmwareRam).length > 0);
+  if (beyond !== undefined) {
+    const [part] = difference([beyond], firmwareRam);
+    const other = memmap.find(({ base, end }) => base < part.end && part.base < end);
+    const says =
+      other === undefined
+        ? `no range of ${files.name(FIRMWARE_MEMMAP)} has it`
+        : `${other.where} calls it ${other.type}`;
+    const contradiction = `${beyond.where} calls ${rangeText(part)} ${SYSTEM_RAM}, but ${says}`;
+    const word = tokenizeCommandLine(cmdline).find(({ name }) => ADDS_MEMORY.has(name));
+    if (word === undefined)
+      throw new KhoError('KHO_EINVAL', contradiction, { file: files.name(IOMEM), address: part.base });
+    notices.push(`${contradiction}; '${word.name}' on the command line adds memory, so ${IOMEM} counts`);
+  }
+  const withheld = totalOf(difference(firmwareRam, [...iomem.ram, FIRST_PAGE, LEGACY_ROMS]));
+  if (withheld >= MIB) {
+    const size = `${Math.round(withheld / MIB)} MiB`;
+    notices.push(
+      `the kernel has ${size} less than firmware says (mem=, memmap= and the like): the next kernel is told so too`,
+    );
+  }
+  return union(iomem.ram);
+}
+
+/** A block of a node must have memory of one of the other sources, be it memory that was plugged in by a driver. */
+function checkBlocks(
+  files: CapturedFiles,
+  { blocks }: NumaNodes,
+  {
+    memmap,
+    usable,
+    iomem,
+  }: { memmap: readonly MemmapEntry[] | undefined; usable: readonly AddressRange[]; iomem: Iomem | undefined },
+): void {
+  const memory = union(usable, iomem?.driverManaged ?? []);
+  const empty = blocks.find((block) => intersection([block], memory).length === 0);
+  if (empty === undefined) return;
+  const sources = [...(iomem ? [IOMEM] : []), ...(memmap ? [FIRMWARE_MEMMAP] : [])].map((path) => files.name(path));
+  const text = `${empty.where} (${rangeText(empty)}) is memory of node ${empty.nid}, but ${sources.join(' and ')} have no memory there`;
+  throw new KhoError('KHO_EINVAL', text, { file: empty.where, address: empty.base });
+}
+
+/** Whole pages of memory, each on the node of its block; where no block is, on that of the nearest block below, or above. */
+function spreadOverNodes(
+  usable: readonly AddressRange[],
+  { nids, blocks }: NumaNodes,
+  notices: string[],
+): NodeMemory[] {
+  if (nids.length > 1 && blocks.length === 0) {
+    notices.push(
+      `nodes ${nids.join(', ')} do not say where their memory lies; all of it is taken to be node ${nids[0]}'s`,
+    );
+  }
+  const ranges: { base: number; end: number; nid: number }[] = [];
+  let stray = 0;
+  let next = 0;
+  let nid = blocks[0]?.nid ?? nids[0] ?? 0;
+  for (const range of usable) {
+    const end = alignDown(range.end, PAGE_SIZE);
+    for (let at = alignUp(range.base, PAGE_SIZE); at < end; ) {
+      while (next < blocks.length && blocks[next].end <= at) nid = blocks[next++].nid;
+      const block = blocks.at(next);
+      const inside = block !== undefined && block.base <= at;
+      if (inside) nid = block.nid;
+      const border = Math.min(end, (inside ? block.end : block?.base) ?? end);
+      if (!inside) stray += border - at;
+      const last = ranges.at(-1);
+      if (last !== undefined && last.end === at && last.nid === nid) last.end = border;
+      else ranges.push({ base: at, end: border, nid });
+      at = border;
+    }
+  }
+  if (stray > 0 && blocks.length > 0) {
+    notices.push(
+      `${Math.ceil(stray / MIB)} MiB of memory are in no node's blocks; they are taken to be on the node below them`,
+    );
+  }
+  return ranges.map(({ base, end, nid }) => ({ base: physicalAddress(base), size: end - base, nid }));
+}
+
+/** The firmware's map as the next kernel is told it: usable is what this kernel had. */
+function firmwareRanges(
+  usable: readonly AddressRange[],
+  other: readonly AddressRange[],
+  notices: string[],
+): FirmwareRange[] {
+  const unusable = difference(other, usable);
+  // What is not mentioned is no memory either, so nothing is lost with ranges that a boot record has no room for.
+  const fits = usable.length + unusable.length <= FIRMWARE_RANGES_MAX;
+  if (!fits)
+    notices.push(`${unusable.length} ranges of firmware that are no memory are left out: a boot record has no room`);
+  const all = [
+    ...usable.map((range) => ({ ...range, usable: true })),
+    ...(fits ? unusable : []).map((range) => ({ ...range, usable: false })),
+  ].sort((a, b) => a.base - b.base);
+  return all.map(({ base, end, usable }) => ({ base: physicalAddress(base), size: end - base, usable }));
+}

@@ -1,0 +1,47 @@
+import { PHYS_ADDR_MAX } from '../memblock/index.js';
+import { type FoundRange, rangeText, sorted } from './address-ranges.js';
+import type { CapturedFiles } from './captured-files.js';
+
+export const FIRMWARE_MEMMAP = 'sys/firmware/memmap';
+
+/** One range as firmware gave it to the first kernel, hot-plugged memory beside it (drivers/firmware/memmap.c). */
+export interface MemmapEntry extends FoundRange {
+  /** `System RAM`, `Reserved`, `ACPI Tables` … */
+  readonly type: string;
+  /** The directory of the range, below the machine's root. */
+  readonly path: string;
+}
+
+/**
+ * Reads /sys/firmware/memmap, in order of address. Undefined if there is none: only x86 has it, and not in every virtual
+ * machine. KHO_EINVAL, naming the files, if a range is cut, ends above 2^52, or overlaps another: the kernel has sorted that
+ * out before it shows the map.
+ */
+export function readFirmwareMemmap(files: CapturedFiles): MemmapEntry[] | undefined {
+  const numbers = files.list(FIRMWARE_MEMMAP).filter((name) => /^\d+$/.test(name));
+  if (numbers.length === 0) return undefined;
+  const entries = sorted(
+    numbers.map((number): MemmapEntry => {
+      const path = `${FIRMWARE_MEMMAP}/${number}`;
+      const [start, last] = ['start', 'end'].map((name) => address(files, `${path}/${name}`));
+      const range = { base: start, end: last + 1 };
+      const where = files.name(path);
+      if (range.end <= range.base) throw files.invalid(path, `ends before it begins: ${rangeText(range)}`);
+      if (range.end > PHYS_ADDR_MAX) throw files.invalid(path, `is above 2^52: ${rangeText(range)}`);
+      return { ...range, type: files.requiredLine(`${path}/type`), path, where };
+    }),
+  );
+  for (const [index, entry] of entries.entries()) {
+    const before = entries[index - 1];
+    if (before === undefined || before.end <= entry.base) continue;
+    const text = `calls ${rangeText(entry)} ${entry.type}, but ${before.where} calls ${rangeText(before)} ${before.type}`;
+    throw files.invalid(entry.path, text);
+  }
+  return entries;
+}
+
+function address(files: CapturedFiles, path: string): number {
+  const line = files.requiredLine(path);
+  if (/^0x[0-9a-f]{1,16}$/.test(line)) return Number.parseInt(line, 16);
+  throw files.invalid(path, `is '${line.slice(0, 60)}'; expected an address such as 0x9fbff`);
+}

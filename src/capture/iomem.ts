@@ -1,0 +1,108 @@
+import { PHYS_ADDR_MAX } from '../memblock/index.js';
+import { type FoundRange, rangeText } from './address-ranges.js';
+import type { CapturedFiles } from './captured-files.js';
+
+export const IOMEM = 'proc/iomem';
+/** The name that every architecture gives to memory (kernel/resource.c looks for it by flags, tools by this name). */
+export const SYSTEM_RAM = 'System RAM';
+/** r_show() of kernel/resource.c indents so many levels; what is deeper stands among its parents. */
+const INDENTED_LEVELS = 5;
+const LINE = /^( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.+)$/;
+/** What the firmware's map calls its ranges (e820_type_to_string() in arch/x86/kernel/e820.c), memory aside. */
+const FIRMWARE_TYPES =
+  /^(reserved|acpi tables|acpi non-volatile storage|unusable memory|persistent memory.*|soft reserved|unknown e820 type)$/i;
+
+/** One resource. */
+export interface IomemEntry extends FoundRange {
+  readonly name: string;
+  /** 0: not inside of another. */
+  readonly depth: number;
+}
+
+/** What /proc/iomem says of memory. */
+export interface Iomem {
+  /** Memory that the kernel had at boot, or that was plugged in later. */
+  readonly ram: readonly FoundRange[];
+  /** Memory of drivers that is used as the kernel's (`System RAM (kmem)`), which was not there at boot. */
+  readonly driverManaged: readonly FoundRange[];
+  /** Ranges of the firmware's map that are no memory. */
+  readonly reserved: readonly FoundRange[];
+  /** From the first byte of the kernel's code to the last of its bss. */
+  readonly kernel?: FoundRange;
+  /** What is taken inside of memory: a crash kernel's, and what firmware left there. */
+  readonly taken: readonly FoundRange[];
+}
+
+/**
+ * Reads /proc/iomem. Undefined if there is none; `'hidden'` if all addresses are 0, as they are for readers without
+ * CAP_SYS_ADMIN. KHO_EINVAL with file and line if it is cut or no such file, if ranges overlap, or if memory ends above 2^52.
+ */
+export function readIomem(files: CapturedFiles): Iomem | 'hidden' | undefined {
+  const text = files.text(IOMEM);
+  if (text === undefined) return undefined;
+  const entries = parseIomem(files, text);
+  if (entries.every(({ base, end }) => base === 0 && end === 1)) return 'hidden';
+  checkNesting(files, entries);
+  const ram = entries.filter(({ name, depth }) => depth === 0 && name === SYSTEM_RAM);
+  const inRam = (entry: IomemEntry) => ram.some(({ base, end }) => base <= entry.base && entry.end <= end);
+  const nested = entries.filter((entry) => entry.depth === 1 && inRam(entry));
+  const driverManaged = entries.filter(({ name }) => name.startsWith(`${SYSTEM_RAM} (`));
+  for (const range of [...ram, ...driverManaged]) {
+    if (range.end > PHYS_ADDR_MAX) throw files.invalid(IOMEM, `has memory above 2^52: ${rangeText(range)}`);
+  }
+  const kernel = kernelOf(nested);
+  return {
+    ram,
+    driverManaged,
+    reserved: entries.filter(({ name, depth }) => depth === 0 && FIRMWARE_TYPES.test(name)),
+    ...(kernel && { kernel }),
+    taken: nested.filter(({ name }) => /^(crash kernel|reserved)$/i.test(name)),
+  };
+}
+
+function parseIomem(files: CapturedFiles, text: string): IomemEntry[] {
+  if (text.trim() === '') throw files.invalid(IOMEM, 'is empty');
+  const lines = text.split('\n');
+  if (lines.pop() !== '') throw files.invalid(IOMEM, 'is cut: the line has no end', lines.length + 1);
+  return lines.map((line, index) => {
+    const [, indent, start, end, name] = LINE.exec(line) ?? [];
+    if (name === undefined || indent.length % 2 !== 0) {
+      const shown = line.length > 60 ? `${line.slice(0, 60)}…` : line;
+      throw files.invalid(IOMEM, `is '${shown}'; expected a line such as '00100000-bfffffff : System RAM'`, index + 1);
+    }
+    // Above 2^53 a number is not exact; memory there is refused, and nothing else is looked at.
+    const range = { base: Number.parseInt(start, 16), end: Number.parseInt(end, 16) + 1 };
+    if (range.end <= range.base) throw files.invalid(IOMEM, `ends before it begins: ${start}-${end}`, index + 1);
+    return { ...range, name, depth: indent.length / 2, where: `${files.name(IOMEM)}:${index + 1}` };
+  });
+}
+
+/** Resources are a tree: those inside of one follow it, in order and apart. */
+function checkNesting(files: CapturedFiles, entries: readonly IomemEntry[]): void {
+  const open: IomemEntry[] = [];
+  for (const [index, entry] of entries.entries()) {
+    if (entry.depth >= INDENTED_LEVELS) continue;
+    const parent = open[entry.depth - 1];
+    const before = open[entry.depth];
+    if (entry.depth > 0 && parent === undefined) {
+      throw files.invalid(IOMEM, 'is inside of a range that is not there; the file is cut', index + 1);
+    }
+    if (parent !== undefined && (entry.base < parent.base || entry.end > parent.end)) {
+      const text = `has ${rangeText(entry)}, which is not inside of ${rangeText(parent)} (${parent.where})`;
+      throw files.invalid(IOMEM, text, index + 1);
+    }
+    if (before !== undefined && entry.base < before.end) {
+      const text = `has ${rangeText(entry)} (${entry.name}), which overlaps ${rangeText(before)} (${before.name}, ${before.where})`;
+      throw files.invalid(IOMEM, text, index + 1);
+    }
+    open.length = entry.depth;
+    open[entry.depth] = entry;
+  }
+}
+
+function kernelOf(nested: readonly IomemEntry[]): FoundRange | undefined {
+  const parts = nested.filter(({ name }) => name.startsWith('Kernel '));
+  const code = parts.find(({ name }) => name === 'Kernel code');
+  if (code === undefined) return undefined;
+  return { base: code.base, end: Math.max(...parts.map(({ end }) => end)), where: code.where };
+}

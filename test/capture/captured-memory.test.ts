@@ -1,0 +1,197 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { CapturedFiles } from '#dist/capture/captured-files.js';
+import { readCapturedMemory } from '#dist/capture/captured-memory.js';
+import { checkMemoryMap } from '#dist/coordinator/index.js';
+import {
+  iomemText,
+  type MachineFiles,
+  memmapFiles,
+  nodeFiles,
+  type Range,
+  SERVER_IOMEM,
+  SERVER_MEMMAP,
+  serverFiles,
+  writeMachine,
+} from '../support/machine-files.js';
+
+const GIB = 2 ** 30;
+const read = (files: MachineFiles, cmdline = '') => {
+  const memory = readCapturedMemory(new CapturedFiles(writeMachine(files)), cmdline);
+  checkMemoryMap(memory.map);
+  return memory;
+};
+const invalid = (pattern: RegExp) =>
+  expect.objectContaining({ code: 'KHO_EINVAL', message: expect.stringMatching(pattern) });
+const nodesOf = ({ map }: ReturnType<typeof read>) => map.ranges.map(({ nid, base, size }) => [nid, base, base + size]);
+
+describe('the memory map of a captured machine', () => {
+  it('has the holes of firmware, the nodes of the memory blocks, the kernel and the crash kernel of iomem', () => {
+    const memory = read(serverFiles());
+    expect(memory.notices).toEqual([]);
+    expect(nodesOf(memory)).toEqual([
+      [0, 0x1000, 0x9d000],
+      [0, 0x100000, 0x30000000],
+      [0, 0x30100000, 0x3fff1000],
+      [1, 0x100000000, 0x120000000],
+    ]);
+    expect(memory.map.kernel).toEqual({ address: 0x1000000, size: 0x2000000 });
+    expect(memory.map.reserved).toEqual([{ address: 0x28000000, size: 0x4000000 }]);
+    expect(memory.map.firmware.map(({ base, size, usable }) => [base, base + size, usable])).toEqual([
+      [0, 0x1000, false],
+      [0x1000, 0x9d400, true],
+      [0x9d400, 0xa0000, false],
+      [0xe0000, 0x100000, false],
+      [0x100000, 0x30000000, true],
+      [0x30000000, 0x30100000, false],
+      [0x30100000, 0x3fff1000, true],
+      [0x3fff1000, 0x40000000, false],
+      [0xe0000000, 0xf0000000, false],
+      [0x100000000, 0x120000000, true],
+    ]);
+  });
+
+  it("is made from the firmware's map where iomem hides its addresses, and says so", () => {
+    const hidden = iomemText(SERVER_IOMEM).replaceAll(/[0-9a-f]{8,}/g, '00000000');
+    const memory = read({ ...serverFiles(), 'proc/iomem': hidden });
+    expect(nodesOf(memory)).toEqual(nodesOf(read(serverFiles())));
+    expect(memory.map.kernel).toBeUndefined();
+    expect(memory.notices).toEqual([expect.stringMatching(/hides its addresses .* made from sys\/firmware\/memmap/)]);
+  });
+
+  it('is made from iomem alone, or from memory blocks alone, where there is nothing else', () => {
+    const fromIomem = read({ 'proc/iomem': iomemText(SERVER_IOMEM) });
+    expect(nodesOf(fromIomem).map(([nid]) => nid)).toEqual([0, 0, 0, 0]);
+    expect(fromIomem.map.firmware.filter(({ usable }) => !usable)).toHaveLength(6);
+    expect(nodesOf(read(nodeFiles({ 0: [0, 1], 2: [8] })))).toEqual([
+      [0, 0x1000, 0xa0000],
+      [0, 0x100000, 2 ** 28],
+      [2, GIB, GIB + 2 ** 27],
+    ]);
+    expect(() => read({ 'proc/cmdline': '\n' })).toThrow(
+      invalid(/nothing says where the memory .*\/iomem, .*memmap, .*node; as root/),
+    );
+  });
+
+  it('tells the next kernel of no more memory than this one had', () => {
+    const limited = SERVER_IOMEM.filter(([start]) => start < 0x30100000);
+    const memory = read({ ...memmapFiles(SERVER_MEMMAP), 'proc/iomem': iomemText(limited) });
+    expect(memory.notices).toEqual([expect.stringMatching(/has 767 MiB less than firmware says/)]);
+    expect(memory.map.firmware.filter(({ usable }) => usable).at(-1)).toMatchObject({
+      base: 0x100000,
+      size: 0x2ff00000,
+    });
+    expect(memory.map.firmware.at(-1)).toEqual({ base: 0x100000000, size: 0x20000000, usable: false });
+  });
+
+  it('is refused where the files contradict each other, both of them named', () => {
+    const server = serverFiles();
+    const beyond: Range[] = [...SERVER_IOMEM.slice(0, -1), [0x140000000, 0x14fffffff, 'System RAM']];
+    const cases: [MachineFiles, RegExp][] = [
+      [
+        { ...server, 'proc/iomem': iomemText(beyond) },
+        /iomem:22 calls 0x140000000-0x14fffffff System RAM, but no range of .*firmware\/memmap has it/,
+      ],
+      [
+        { ...server, 'sys/firmware/memmap/5/type': 'Unusable memory\n' },
+        /iomem:14 calls 0x30100000-0x3fff0fff System RAM, but .*memmap\/5 calls it Unusable memory/,
+      ],
+      [
+        { ...server, 'sys/firmware/memmap/8/start': '0xefff0000\n' },
+        /memmap\/8 calls 0xefff0000-0x11fffffff System RAM, but .*memmap\/7 calls 0xe0000000-0xefffffff Reserved/,
+      ],
+      [
+        { ...server, ...nodeFiles({ 1: [80] }) },
+        /node1\/memory80 \(0x280000000-0x287ffffff\) is memory of node 1, but .*iomem and .*memmap have no memory there/,
+      ],
+      [{ ...server, 'sys/firmware/memmap/3/end': '' }, /memmap\/3\/end is empty/],
+      [{ ...server, 'sys/firmware/memmap/3/end': '0x2ffff' }, /memmap\/3\/end is cut/],
+      [{ ...server, 'sys/firmware/memmap/3/end': '0x2fff\n' }, /memmap\/3 ends before it begins/],
+      [{ ...server, 'sys/firmware/memmap/8/end': '0xfffffffffffff0\n' }, /memmap\/8 is above 2\^52/],
+      [{ ...server, 'sys/firmware/memmap/9/start': '0x200000000\n' }, /memmap\/9\/end is missing/],
+      [
+        { ...server, 'sys/devices/system/memory/block_size_bytes': '8000001\n' },
+        /block_size_bytes is '8000001'; expected a size/,
+      ],
+    ];
+    for (const [files, pattern] of cases) expect(() => read(files)).toThrow(invalid(pattern));
+  });
+
+  it('follows a command line that adds memory, and a driver that plugged some in', () => {
+    const beyond: Range[] = [...SERVER_IOMEM.slice(0, -1), [0x140000000, 0x14fffffff, 'System RAM']];
+    const added = read({ ...serverFiles(), 'proc/iomem': iomemText(beyond) }, 'quiet memmap=256M@5G');
+    expect(added.notices[0]).toMatch(/'memmap' on the command line adds memory, so proc\/iomem counts/);
+    expect(nodesOf(added).at(-1)).toEqual([1, 0x140000000, 0x150000000]);
+
+    const plugged: Range[] = [
+      ...SERVER_IOMEM.slice(0, -1),
+      [0x280000000, 0x287ffffff, 'Soft Reserved'],
+      [0x280000000, 0x287ffffff, '  System RAM (kmem)'],
+    ];
+    const memory = read({ ...serverFiles(), ...nodeFiles({ 1: [80] }), 'proc/iomem': iomemText(plugged) });
+    expect(nodesOf(memory).at(-1)).toEqual([1, 0x100000000, 0x120000000]);
+  });
+
+  it('leaves out reserved ranges that a boot record has no room for', () => {
+    const many = Array.from({ length: 200 }, (_, index): Range => {
+      const start = 2 ** 31 + index * 8192;
+      return [start, start + 4095, 'Reserved'];
+    });
+    const memory = read(memmapFiles([[0x100000, 0x3fffffff, 'System RAM'], ...many]));
+    expect(memory.map.firmware).toHaveLength(1);
+    expect(memory.notices).toEqual([expect.stringMatching(/^200 ranges of firmware that are no memory are left out/)]);
+  });
+
+  it('reads 1.5 TiB on four nodes as quickly as anything, every page on the node of its block', () => {
+    const blocks = (from: number, count: number) => Array.from({ length: count }, (_, index) => from + index);
+    const size = 2 * GIB;
+    const low = { 0: blocks(0, 1), 1: [], 2: [], 3: [] };
+    const nodes = Object.fromEntries(
+      [0, 1, 2, 3].map((nid) => [nid, [...(nid === 0 ? low[0] : []), ...blocks(2 + nid * 192, 192)]]),
+    );
+    const memory = read({
+      ...memmapFiles([
+        [0x0, 0x9ffff, 'System RAM'],
+        [0x100000, 2 * GIB - 1, 'System RAM'],
+        [4 * GIB, 4 * GIB + 768 * size - 1, 'System RAM'],
+      ]),
+      ...nodeFiles(nodes, size),
+    });
+    expect(nodesOf(memory).slice(2)).toEqual(
+      [0, 1, 2, 3].map((nid) => [nid, 4 * GIB + nid * 192 * size, 4 * GIB + (nid + 1) * 192 * size]),
+    );
+    expect(memory.notices).toEqual([]);
+  });
+
+  it('puts every page on the node of its block, else on that of the next one below, or above', () => {
+    const block = 2 ** 20;
+    const owners = fc.array(fc.option(fc.nat(3), { nil: undefined }), { minLength: 9, maxLength: 24 });
+    fc.assert(
+      fc.property(owners, fc.array(fc.boolean(), { minLength: 24, maxLength: 24 }), (nodes, hasMemory) => {
+        // Blocks below 1 MiB have the legacy hole; and a block on a node has memory, or it would be a contradiction.
+        const memory = nodes.map((nid, index) => index > 0 && (nid !== undefined || hasMemory[index]));
+        fc.pre(memory.includes(true));
+        const owned: Record<number, number[]> = {};
+        for (const [index, nid] of nodes.entries())
+          if (nid !== undefined && index > 0) owned[nid] = [...(owned[nid] ?? []), index];
+        const ranges = memory.flatMap((has, index): Range[] =>
+          has ? [[index * block, (index + 1) * block - 1, 'System RAM']] : [],
+        );
+        const found = read({
+          ...memmapFiles(ranges),
+          ...(Object.keys(owned).length > 0 ? nodeFiles(owned, block) : {}),
+        });
+        const expected = memory.flatMap((has, index) => {
+          if (!has) return [];
+          const below = nodes.slice(1, index + 1).findLast((nid) => nid !== undefined);
+          return [[index, below ?? nodes.slice(1).find((nid) => nid !== undefined) ?? 0]];
+        });
+        const actual = found.map.ranges.flatMap(({ base, size, nid }) =>
+          Array.from({ length: size / block }, (_, at) => [base / block + at, nid]),
+        );
+        expect(actual).toEqual(expected);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});

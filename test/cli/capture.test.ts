@@ -1,0 +1,105 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { buildConfigSpace } from '#dist/drivers/pci-config-space.js';
+import { IDENTITY, microVmFiles, serverFiles, writeMachine } from '../support/machine-files.js';
+import { khorus, temporaryDirectory } from '../support/run.js';
+
+/** What was handed over, without times. */
+function recordOf(directory: string) {
+  return JSON.parse(readFileSync(join(directory, 'run.json'), 'utf8'));
+}
+
+test('a captured server runs from its files and from its scenario alike: the same instances, digest for digest', async () => {
+  const root = writeMachine(serverFiles());
+  const directory = temporaryDirectory();
+  const capture = await khorus(['capture', '--from', root]);
+  expect(capture).toMatchObject({ code: 0, stderr: expect.stringContaining('0000:60:00.0 is left out') });
+  writeFileSync(join(directory, 'host.yaml'), capture.stdout);
+  writeFileSync(join(directory, 'from.yaml'), `host: { from: ${JSON.stringify(root)} }\n`);
+  for (const name of ['host', 'from']) {
+    const run = await khorus(['run', `${name}.yaml`, '--out', name, '--workers', '2'], { cwd: directory });
+    expect(run).toMatchObject({ code: 0, stdout: expect.stringContaining('Blackout: ') });
+  }
+  const [host, from] = ['host', 'from'].map((name) => recordOf(join(directory, name)));
+  const names = host.instances.map(({ name }: { name: string }) => name);
+  expect(names).toEqual([
+    '0000-3b-00.0',
+    '0000-3b-02.1',
+    '0000-5e-00.0',
+    '0000-5f-00.0',
+    '10000-01-00.0',
+    'ens1f0np0',
+    'ib0',
+  ]);
+  expect(from.instances).toEqual(host.instances);
+  expect(from.host).toEqual(host.host);
+  const [blob, other] = ['host', 'from'].map((name) =>
+    readFileSync(join(directory, name, 'kho/out/sub_fdts/vfio-pci')),
+  );
+  expect(blob.includes(Buffer.from(buildConfigSpace(IDENTITY)))).toBe(true);
+  expect(blob.equals(other)).toBe(true);
+});
+
+test('--redact leaves nothing that tells whose machine it is; the scenario runs all the same', async () => {
+  const root = writeMachine(serverFiles());
+  const { stdout } = await khorus(['capture', '--from', root, '--redact']);
+  expect(stdout).not.toMatch(/root=|02:5a|8a:8a/);
+  expect(stdout).toContain('cmdline: "kho_scratch=16M,64M,16M kho=on"');
+  const directory = temporaryDirectory();
+  writeFileSync(join(directory, 'host.yaml'), stdout);
+  expect(await khorus(['run', join(directory, 'host.yaml')])).toMatchObject({ code: 0 });
+});
+
+test('--dir copies files that are the same machine elsewhere, and replaces nothing', async () => {
+  const root = writeMachine(serverFiles());
+  const copy = join(temporaryDirectory(), 'copy');
+  expect(await khorus(['capture', '--from', root, '--dir', copy])).toMatchObject({
+    code: 0,
+    stdout: '',
+    stderr: expect.stringContaining(`use it with host: { from: ${copy} }`),
+  });
+  const [original, again] = [
+    await khorus(['capture', '--from', root, '-q']),
+    await khorus(['capture', '--from', copy, '-q']),
+  ];
+  const bare = ({ stdout }: { stdout: string }) => stdout.replaceAll(/^#.*$/gm, '');
+  expect(bare(again)).toBe(bare(original));
+  expect(await khorus(['capture', '--from', root, '--dir', copy])).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('is there already'),
+  });
+  expect(await khorus(['capture', '--dir', `${copy}2`, '--redact'])).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('give one of them'),
+  });
+});
+
+test('--json is the scenario as one document; what the machine lacks is said, also in a scenario', async () => {
+  const root = writeMachine(microVmFiles());
+  const { stdout, code } = await khorus(['capture', '--from', root, '--json']);
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({
+    schemaVersion: 1,
+    scenario: { host: { arch: 'x86_64', cmdline: 'kho=on console=ttyS0 -- init-option kho=off' }, drivers: [] },
+    notices: [expect.stringMatching(/^KHO was off/)],
+  });
+  const text = await khorus(['capture', '--from', root]);
+  expect(text).toMatchObject({ code: 0, stderr: expect.stringContaining('no devices were captured') });
+  expect(text.stdout).toMatch(/^# KHO was off on this machine/m);
+});
+
+test('files that are cut or of another architecture are wrong usage, by file and line', async () => {
+  const server = serverFiles();
+  const iomem = String(server['proc/iomem']);
+  const cut = writeMachine({ ...server, 'proc/iomem': iomem.slice(0, iomem.length - 8) });
+  expect(await khorus(['capture', '--from', cut])).toMatchObject({
+    code: 2,
+    stdout: '',
+    stderr: expect.stringContaining(`${join(cut, 'proc/iomem')}:22 is cut`),
+  });
+  const arm = writeMachine({ ...server, 'proc/sys/kernel/arch': 'aarch64\n' });
+  const { code, stdout } = await khorus(['capture', '--from', arm, '--json']);
+  expect(code).toBe(2);
+  expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'KHO_EOPNOTSUPP' } });
+});
