@@ -84,7 +84,7 @@ export class OneFdt implements HandoverOutput {
     for (const { address, order } of [...folios].sort((a, b) => a.address - b.address)) {
       const owner = this.#parts.reservations.ownerOf(address);
       // reserve_mem areas have nodes of their own.
-      if (owner?.kind !== 'pages') continue;
+      if (owner?.kind !== 'pages' && owner?.kind !== 'guest') continue;
       const instances = owned.get(owner.name) ?? new Map<string, KhoMem[]>();
       owned.set(owner.name, instances);
       const ranges = instances.get(owner.instance ?? '') ?? [];

@@ -219,21 +219,23 @@ function allocateSections(memblock: Memblock, boot: BootAllocator, nodes: readon
     if (!seenRoots.has(root)) boot.allocate(`sections ${root}`, PAGE_SIZE, SMP_CACHE_BYTES, { nid });
     seenRoots.add(root);
   }
-  const seenTables = new Set<string>();
-  for (const nid of nodes) {
-    const own = [...sections].filter(([, sectionNid]) => sectionNid === nid).map(([section]) => section);
+  const ownSections = new Map<number, number[]>(nodes.map((nid) => [nid, []]));
+  for (const [section, nid] of sections) ownSections.get(nid)?.push(section);
+  const tables = [PUD_SIZE, P4D_SIZE].map((reach) => ({ reach, seen: new Set<number>() }));
+  for (const [nid, own] of ownSections) {
     if (own.length === 0) continue;
     const goal = { nid, minimum: MAX_DMA_ADDRESS };
     boot.allocate(`section usage ${nid}`, own.length * SECTION_USAGE_SIZE, SMP_CACHE_BYTES, { nid });
     boot.allocateStructPages(own.length, goal);
     // Struct pages of consecutive sections are consecutive in virtual memory, where nothing is mapped before: 1 GiB of
     // them is one PMD page, 512 GiB are one PUD page, made for the node that comes first.
-    const tables = [PUD_SIZE, P4D_SIZE].flatMap((reach) =>
-      own.map((section) => `${reach}:${Math.floor((section * SECTION_MEMMAP_SIZE) / reach)}`),
-    );
-    const missing = new Set(tables.filter((table) => !seenTables.has(table)));
-    for (const table of missing) seenTables.add(table);
-    boot.allocate(`struct-page tables ${nid}`, missing.size * PAGE_SIZE, PAGE_SIZE, goal);
+    let missing = 0;
+    for (const { reach, seen } of tables) {
+      const before = seen.size;
+      for (const section of own) seen.add(Math.floor((section * SECTION_MEMMAP_SIZE) / reach));
+      missing += seen.size - before;
+    }
+    boot.allocate(`struct-page tables ${nid}`, missing * PAGE_SIZE, PAGE_SIZE, goal);
   }
 }
 

@@ -121,6 +121,12 @@ export class BuddyArea {
   #release(start: number, pages: number): void {
     const end = start + pages;
     while (start < end) {
+      if (start % MAX_ORDER_NR_PAGES === 0 && end - start >= MAX_ORDER_NR_PAGES) {
+        const blocks = Math.floor((end - start) / MAX_ORDER_NR_PAGES); // these merge with nothing
+        this.#free[MAX_PAGE_ORDER].addRange(start / MAX_ORDER_NR_PAGES, blocks);
+        start += blocks * MAX_ORDER_NR_PAGES;
+        continue;
+      }
       const aligned = lowestBit(start | MAX_ORDER_NR_PAGES);
       const order = Math.min(aligned, 31 - Math.clz32(end - start)); // ilog2 of what is left
       this.#merge(start / 2 ** order, order);

@@ -1,4 +1,4 @@
-import { clearBit, lowestBit, setBit, testBit } from './bits.js';
+import { clearBit, fillBits, lowestBit, setBit, testBit } from './bits.js';
 
 /**
  * A set of integers in [0, capacity) that finds its smallest member in a few steps, whatever its size.
@@ -48,6 +48,18 @@ export class IndexSet {
       setBit(level, index);
       if (had) return;
       index >>>= 5;
+    }
+  }
+
+  /** Adds `count` neighbours, at least one, of which none is a member: a step for each 32 of them. */
+  addRange(start: number, count: number): void {
+    this.#size += count;
+    let first = start;
+    let last = start + count - 1;
+    for (const level of this.#levels) {
+      fillBits(level, first, last - first + 1, true);
+      first >>>= 5;
+      last >>>= 5;
     }
   }
 
