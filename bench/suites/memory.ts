@@ -3,6 +3,7 @@ import type { Suite } from '../harness/suite.js';
 import type { PageAllocatorParameters } from '../variants/page-allocator.js';
 import type { PhysicalMemoryParameters } from '../variants/physical-memory.js';
 import type { TrackerParameters } from '../variants/tracker.js';
+import { PUBLISHED_NOTE, walkAndReserve, walkGoals } from './walk-comparison.js';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -29,13 +30,17 @@ const ACCESSES: readonly [call: PhysicalMemoryParameters['call'], name: string][
   ['fill', 'fill a page'],
 ];
 
-/** Preserved pages, the page allocator, and words of physical memory. */
+/** Preserved pages, the page allocator, words of physical memory, and the successor's walk. */
 export const memorySuite: Suite = {
-  async *comparisons({ quick, rounds }) {
+  async *comparisons({ quick, rounds, note }) {
     yield tracker(quick ? 2 ** 16 : 2 ** 19, rounds(9));
     yield allocator(quick ? 2 ** 12 : 2 ** 15, rounds(15));
     yield accesses(rounds(9));
+    note(PUBLISHED_NOTE);
+    yield walkAndReserve(quick, rounds(7));
   },
+
+  goals: ({ comparisons }) => walkGoals(comparisons),
 };
 
 function tracker(pages: number, rounds: number): Comparison {
