@@ -1,6 +1,6 @@
 import type { Comparison } from '../harness/comparison.js';
 import { type Goal, medianOf } from '../harness/goals.js';
-import type { ComparisonResult } from '../harness/rounds.js';
+import type { SuiteMeasurements } from '../harness/suite.js';
 import type { WalkReserveParameters } from '../variants/walk-reserve.js';
 
 const WALK_RESERVE = new URL('../variants/walk-reserve.js', import.meta.url);
@@ -38,7 +38,7 @@ export function walkAndReserve(quick: boolean, rounds: number): Comparison {
   };
 }
 
-export function walkGoals(comparisons: readonly ComparisonResult[]): Goal[] {
+export function walkGoals({ comparisons }: SuiteMeasurements): Goal[] {
   const result = comparisons.find(({ title }) => title.startsWith(TITLE));
   return [DENSE, ...RUNS.map(fragmented)].map((name) => ({
     ...{ name, unit: 'ns/page', better: 'less', pass: 40, aim: 15 },

@@ -54,15 +54,30 @@ export class Claims {
     return [this.#notPreserved(what, address)];
   }
 
-  /** A range of pages, as kho_restore_pages() takes it back: in the orders that its address and length give. */
+  /**
+   * A range of pages, as kho_restore_pages() takes it back: in the orders that its address and length give. Where all of
+   * it is preserved, but in smaller objects, as kho_preserve_pages() splits at a border of nodes, it would take
+   * back the first of them and step over the rest: the objects are the owner's all the same, and how many pages that are
+   * is told (docs/numa-split.md).
+   */
   pages(owner: string, what: string, address: PhysicalAddress, pages: number): KhoError[] {
-    const problems: KhoError[] = [];
+    // The first problem says it; a range of a gigabyte need not say it of each of its pieces.
+    let first: KhoError | undefined;
+    let steppedOver = 0;
     for (const folio of naturalOrders(address, pages)) {
       const [problem] = this.folio(owner, what, folio.address, folio.order);
-      // The first says it; a range of a gigabyte need not say it of each of its pieces.
-      if (problem !== undefined && problems.length === 0) problems.push(problem);
+      if (problem === undefined) continue;
+      first ??= problem;
+      const order = this.orderAt(folio.address);
+      const size = folioEnd(folio) - folio.address;
+      if (order === undefined || order >= folio.order || !this.#objects.covers(folio.address, size)) continue;
+      steppedOver += 2 ** folio.order - 2 ** order;
+      for (const number of this.#objects.overlapping(folio.address, size)) this.#take(owner, what, number);
     }
-    return problems;
+    if (first === undefined) return [];
+    if (steppedOver === 0) return [first];
+    const lost = `kho_restore_pages() would step over ${steppedOver} of its ${pages} pages`;
+    return [wrong(`${first.message}: ${lost}`, first.details.address ?? address)];
   }
 
   /** Whatever objects a blob lies in; the first must begin with it. That all of it is preserved is checked elsewhere. */

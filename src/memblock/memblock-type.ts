@@ -108,7 +108,7 @@ export class MemblockType {
       return;
     }
     if (base < regionEnd(this.#regions[this.#regions.length - 1])) this.#warnOfOthers(base, end, nid, flags);
-    if (this.#regions.length * 2 + 1 > this.#max && !this.#makeRoomFor(base, end)) return;
+    if (this.#regions.length * 2 + 1 > this.#max && !this.#makeRoomFor(base, end, nid, flags)) return;
     this.#fill(base, end, nid, flags);
   }
 
@@ -220,13 +220,15 @@ export class MemblockType {
   }
 
   /** Grows the array until what [base, end) adds has room; false if it adds nothing. */
-  #makeRoomFor(base: PhysicalAddress, end: PhysicalAddress): boolean {
+  #makeRoomFor(base: PhysicalAddress, end: PhysicalAddress, nid: number, flags: number): boolean {
     const added = this.#gapsIn(base, end);
     if (added === 0) return false;
     let grown = false;
     for (; this.#regions.length + added > this.#max; grown = true) this.#grow(this, base, end - base);
-    // An array that grows frees its old place, perhaps inside the range: the kernel, which does not count again, would BUG.
-    if (grown && this.#regions.length + this.#gapsIn(base, end) > this.#max) {
+    if (!grown) return true;
+    // An array that grows frees its old place, perhaps inside the range. The kernel warns again, but does not count: a BUG.
+    this.#warnOfOthers(base, end, nid, flags);
+    if (this.#regions.length + this.#gapsIn(base, end) > this.#max) {
       throw new KhoError('KHO_ENOMEM', `the ${this.name} array has no room for what its own growth freed`, {
         address: base,
         size: end - base,
@@ -248,6 +250,7 @@ export class MemblockType {
     return from < end ? gaps + 1 : gaps;
   }
 
+  /** Warns of the first region with another node or other flags that has a gap before it. */
   #warnOfOthers(base: PhysicalAddress, end: PhysicalAddress, nid: number, flags: number): void {
     let from = base;
     for (let index = this.#firstEndingAfter(base); index < this.#regions.length; index++) {

@@ -1,4 +1,5 @@
 import { PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
+import { NoRoomToGrow } from './double-array.js';
 import type { MemblockType } from './memblock-type.js';
 import { capSize, MemblockFlags } from './region.js';
 
@@ -38,11 +39,13 @@ export function capMemoryRange(
   );
 }
 
-/** Does the second even if the first throws: the kernel does not look at what its functions return there. */
+/** Does the second also if the first found no room: the kernel does not look at what its functions return there. */
 function doBoth(first: () => void, second: () => void): void {
   try {
     first();
-  } finally {
-    second();
+  } catch (error) {
+    if (error instanceof NoRoomToGrow) second();
+    throw error;
   }
+  second();
 }

@@ -36,8 +36,8 @@ export function naturalOrderOnNode(frame: number, pages: number, sameNode: SameN
  * rest of the range allow, with no upper limit, but no larger than `sameNode` accepts for its first and last frame.
  * Ascending addresses; the folios cover the range exactly.
  *
- * The catch: kho_restore_pages() recomputes the split without the node rule, so a range over a node border is stepped
- * over by the restore of the real kernel (kho-abi.md 3.2).
+ * The catch: kho_restore_pages() recomputes the split without the node rule, so that of a natural block with a border
+ * inside it takes back the first folio alone (docs/numa-split.md).
  */
 export function* naturalOrders(
   base: PhysicalAddress,

@@ -163,7 +163,7 @@ test.each<[string, string, { line: number; column: number; field?: string }, str
   ],
   [
     'an unknown profile',
-    `host: { memory: 2G }\nprofile: kho-v3\n${OK}`,
+    `host: { memory: 2G }\nprofile: kho-v9\n${OK}`,
     { line: 2, column: 10, field: 'profile' },
     "expected one of 'kho-v4', 'kho-v3', 'kho-v2', 'kho-v1', 'kho-v1-6.16', 'series-v4', 'series-v5'",
   ],

@@ -24,6 +24,30 @@ describe("QEMU's machine", () => {
       expect(machine.offsetOf(physicalAddress(4 * GIB + 4096))).toBe(3 * GIB + 4096);
     }
   });
+
+  const usable = (base: number, end: number) => ({ base: physicalAddress(base), size: end - base, usable: true });
+
+  test('has whole MiB: RAM that ends elsewhere is not flat, so that the image is copied', () => {
+    expect(qemuMachine([usable(0, 0x3fff1000)])).toMatchObject({ size: GIB, flat: false });
+  });
+
+  test('is refused for RAM whose hole below 4 GiB is not that of a pc', () => {
+    const maps = [
+      [usable(0, 2 * GIB), usable(4 * GIB, 6 * GIB)],
+      [usable(0, GIB), usable(4 * GIB, 5 * GIB)],
+      [usable(0, 3.75 * GIB)],
+      [usable(0, 8 * GIB)],
+    ];
+    for (const map of maps) {
+      expect(() => qemuMachine(map)).toThrow(
+        expect.objectContaining({
+          code: 'KHO_EOPNOTSUPP',
+          message: expect.stringMatching(/pc machine cannot have it/),
+        }),
+      );
+    }
+    expect(qemuMachine([usable(0, 2 * GIB), usable(2.5 * GIB, 3 * GIB), usable(5 * GIB, 6 * GIB)]).size).toBe(5 * GIB);
+  });
 });
 
 describe('the command line that a machine needs', () => {

@@ -25,7 +25,7 @@
  *   khorus-guest: memfd SESSION TOKEN SIZE SHA256
  *   khorus-guest: error TEXT
  *   khorus-guest: done
- *   khorus-info: KEY VALUE...                        attributes, kernel code, nodes, scratch
+ *   khorus-info: KEY VALUE...                        attributes, kernel code, nodes, scratch, pages
  *   khorus-dump: NAME HEX                            the bytes of a debugfs file, in order, several lines a file
  *
  * SIZE, TOKEN in decimal; SHA256 64 hex digits; addresses with 0x.
@@ -102,6 +102,30 @@ static void show_machine(void)
 	}
 }
 
+/* What the page allocator has: pages that it manages on each node, and the two totals, in pages. */
+static void show_memory(void)
+{
+	char *zones = read_file("/proc/zoneinfo", NULL);
+	char *totals = read_file("/proc/meminfo", NULL);
+	unsigned long managed[64] = { 0 }, pages, kib;
+	int node = 0, nodes = 0;
+
+	for (char *line = zones ? strtok(zones, "\n") : NULL; line; line = strtok(NULL, "\n")) {
+		if (sscanf(line, "Node %d,", &node) == 1 && node >= 0 && node < 64)
+			nodes = node >= nodes ? node + 1 : nodes;
+		else if (sscanf(line, " managed %lu", &pages) == 1 && node >= 0 && node < 64)
+			managed[node] += pages;
+	}
+	for (node = 0; node < nodes; node++)
+		say("khorus-info: managed %d %lu", node, managed[node]);
+	for (char *line = totals ? strtok(totals, "\n") : NULL; line; line = strtok(NULL, "\n")) {
+		if (sscanf(line, "MemTotal: %lu kB", &kib) == 1)
+			say("khorus-info: memory-total %lu", kib / 4);
+		else if (sscanf(line, "MemFree: %lu kB", &kib) == 1)
+			say("khorus-info: memory-free %lu", kib / 4);
+	}
+}
+
 static void dump_file(const char *name)
 {
 	char path[512];
@@ -159,6 +183,7 @@ int main(void)
 		show_areas();
 		retrieve_sessions();
 		show_machine();
+		show_memory();
 	} else if (!strcmp(mode, "predecessor")) {
 		if (shmem && write_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled", shmem))
 			fail("shmem_enabled=%s is refused: %m", shmem);

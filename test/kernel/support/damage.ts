@@ -1,8 +1,9 @@
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { KHO_V4, readKhoRoot, type Subtree } from '#dist/abi/index.js';
+import { KHO_V4, type KhoRoot, readKhoRoot, type Subtree } from '#dist/abi/index.js';
 import type { RunRecord } from '#dist/coordinator/index.js';
-import { ImageMemory, PAGE_SIZE, physicalAddress } from '#dist/memblock/index.js';
+import { type Folio, ImageMemory, PAGE_SIZE, physicalAddress } from '#dist/memblock/index.js';
+import { LEAF_BITS, leafOfKey, ROOT_LEVEL, radixKey, tableIndex } from '#dist/memblock/radix-key.js';
 import type { HandedOver } from './khorus.js';
 
 /** Changes bytes of a run's image before a kernel sees it. The image file is flat: an offset is an address. */
@@ -23,7 +24,7 @@ export class Damage implements Disposable {
 
   /** A sub-blob that the root FDT points to. */
   blob(name: string): Subtree {
-    const { subtrees } = readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4], this.memory);
+    const { subtrees } = this.#rootFdt();
     const found = subtrees.find((subtree) => subtree.name === name);
     if (found === undefined) throw new Error(`there is no sub-blob ${name}`);
     return found;
@@ -33,6 +34,32 @@ export class Damage implements Disposable {
   objects(driver: string, order: number): number[] {
     const own = this.#record.ranges.filter((range) => range.order === order && range.owner.name === driver);
     return own.map(({ address }) => address);
+  }
+
+  /** Takes an object out of the tracker and puts others in. Objects of their orders must be there already, not too far off. */
+  retrack(out: Folio, others: readonly Folio[]): void {
+    this.#flipMark(out);
+    for (const folio of others) this.#flipMark(folio);
+  }
+
+  #rootFdt(): KhoRoot {
+    return readKhoRoot(this.memory.read(physicalAddress(this.root), PAGE_SIZE), [KHO_V4], this.memory);
+  }
+
+  #flipMark({ address, order }: Folio): void {
+    const { memoryMap } = this.#rootFdt();
+    const key = radixKey(address, order);
+    let page = Number(memoryMap);
+    for (let level = ROOT_LEVEL; level > 0; level--) {
+      const entry = this.memory.read(physicalAddress(page + 8 * tableIndex(leafOfKey(key), level)), 8);
+      page = Number(Buffer.from(entry).readBigUInt64LE());
+      if (page === 0) throw new Error(`the tracker has no leaf for objects of order ${order}`);
+    }
+    const bit = key % LEAF_BITS;
+    const at = page + Math.floor(bit / 8);
+    const byte = new Uint8Array(1);
+    readSync(this.#descriptor, byte, 0, 1, at); // not through `memory`, which may have the page from before
+    this.write(at, Uint8Array.of(byte[0] ^ (1 << (bit % 8))));
   }
 
   write(address: number, bytes: Uint8Array): void {

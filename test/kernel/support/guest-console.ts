@@ -14,6 +14,11 @@ export interface GuestReport {
   kernelImage: { address: number; size: number } | undefined;
   /** As sysfs writes it: `0`, `0-1`. */
   nodesOnline: string | undefined;
+  /** Pages that the page allocator manages, by node. */
+  managed: number[];
+  /** Pages of all nodes: managed, and free now. */
+  memoryTotal: number | undefined;
+  memoryFree: number | undefined;
   /** Bytes of debugfs files, by their path under kho/, such as `out/fdt`. */
   dumps: Map<string, Uint8Array>;
 }
@@ -39,6 +44,9 @@ export function guestReport(consoleText: string): GuestReport {
     scratch: [],
     kernelImage: undefined,
     nodesOnline: undefined,
+    managed: [],
+    memoryTotal: undefined,
+    memoryFree: undefined,
     dumps: new Map(),
   };
   const hexDumps = new Map<string, string>();
@@ -55,6 +63,9 @@ export function guestReport(consoleText: string): GuestReport {
     else if (word === 'scratch') report.scratch.push({ address: Number(rest[0]), size: Number(rest[1]) });
     else if (word === 'kernel-image') report.kernelImage = { address: Number(rest[0]), size: Number(rest[1]) };
     else if (word === 'nodes') report.nodesOnline = rest[0];
+    else if (word === 'managed') report.managed[Number(rest[0])] = Number(rest[1]);
+    else if (word === 'memory-total') report.memoryTotal = Number(rest[0]);
+    else if (word === 'memory-free') report.memoryFree = Number(rest[0]);
   }
   for (const [name, hex] of hexDumps) report.dumps.set(name, Buffer.from(hex, 'hex'));
   return report;

@@ -20,6 +20,7 @@ export interface Shape {
   nodes?: number;
   /** Default: by the kernel's rules. */
   scratch?: string;
+  /** Size by name, or `SIZE:ALIGN`. */
   reserveMem?: Readonly<Record<string, string>>;
   drivers?: readonly Readonly<Record<string, unknown>>[];
   /** Sessions without a memfd: the run records nothing of them. */
@@ -27,6 +28,8 @@ export interface Shape {
   seed?: number;
   /** More of the guest's command line. */
   guest?: string;
+  /** False: the guest's command line does not ask for the areas of `reserveMem`. */
+  revive?: boolean;
 }
 
 /** A run's directory, and what it recorded. */
@@ -102,17 +105,18 @@ export async function takeOver({
 }
 
 function writeScenario({ directory }: KernelTestContext, shape: Shape): { scenario: string; cmdline: string } {
-  const { memory, nodes = 1, scratch, reserveMem = {}, drivers = [], seed = 1, guest = '' } = shape;
-  const words = [
-    'kho=on liveupdate=on',
-    ...(scratch === undefined ? [] : [`kho_scratch=${scratch}`]),
-    ...Object.entries(reserveMem).map(([name, size]) => `reserve_mem=${size}:4096:${name}`),
-  ];
+  const { memory, nodes = 1, scratch, reserveMem = {}, drivers = [], seed = 1, guest = '', revive = true } = shape;
+  const words = ['kho=on liveupdate=on', ...(scratch === undefined ? [] : [`kho_scratch=${scratch}`])];
+  const areas = Object.entries(reserveMem).map(([name, size]) =>
+    size.includes(':') ? `reserve_mem=${size}:${name}` : `reserve_mem=${size}:4096:${name}`,
+  );
   const kernelSize = '11M'; // a test kernel's; a distribution's would want more scratch than small machines have
-  const host = { memory, nodes, cpus: nodes, kernelSize, cmdline: words.join(' ') };
+  const host = { memory, nodes, cpus: nodes, kernelSize, cmdline: [...words, ...areas].join(' ') };
   const scenario = join(directory, 'scenario.yaml');
   writeFileSync(scenario, stringify({ host, seed, drivers }));
-  const cmdline = [...words, 'console=ttyS0 acpi=off reboot=k panic=-1', guest].join(' ').trim();
+  const cmdline = [...words, ...(revive ? areas : []), 'console=ttyS0 acpi=off reboot=k panic=-1', guest]
+    .join(' ')
+    .trim();
   return { scenario, cmdline };
 }
 

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { availableParallelism, homedir } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { command, outputOf, Unavailable } from './command.js';
-import { KernelCache, type TestKernel } from './kernel-cache.js';
+import { cacheDirectory, KernelCache, type TestKernel } from './kernel-cache.js';
 import { findKernelSource, SERIES, type Series } from './kernel-source.js';
+import { keepMemblockSource } from './memblock-source.js';
 
 const FRAGMENT = fileURLToPath(new URL('../kernel.config', import.meta.url));
 /** To be raised when the way of building changes. */
@@ -26,7 +27,7 @@ export async function testKernel(log: (text: string) => void): Promise<TestKerne
   const series = wantedSeries();
   const fragment = readFileSync(FRAGMENT, 'utf8');
   const key = createHash('sha256').update(`${RECIPE}\n${fragment}`).digest('hex').slice(0, 12);
-  const cache = new KernelCache(join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'khorus'));
+  const cache = new KernelCache(cacheDirectory());
   const kept = cache.find(key, series);
   if (kept !== undefined) {
     log(`Linux ${kept.version} is there`);
@@ -36,7 +37,7 @@ export async function testKernel(log: (text: string) => void): Promise<TestKerne
   cache.removeAbandoned();
   const work = cache.createWork();
   try {
-    cache.add(await build(work, series, fragment, log), key);
+    await cache.add(await build(cache, work, series, fragment, log), key);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -46,6 +47,7 @@ export async function testKernel(log: (text: string) => void): Promise<TestKerne
 }
 
 async function build(
+  cache: KernelCache,
   work: string,
   series: readonly Series[],
   fragment: string,
@@ -59,6 +61,8 @@ async function build(
   log('unpacking the source');
   await command('tar', ['-xf', tar, '-C', tree, '--strip-components=1'], { log });
   rmSync(directories.download, { recursive: true });
+  // For npm run test:memblock, which would have to fetch the package once more.
+  await keepMemblockSource(cache, version, tree);
   await configure(tree, fragment, log);
   const jobs = availableParallelism();
   log(`building Linux ${version} with ${jobs} jobs (about 10 minutes on two cores)`);
@@ -87,7 +91,8 @@ export function lostOptions(fragment: string, config: string): string[] {
   });
 }
 
-function wantedSeries(): readonly Series[] {
+/** The series that may be taken, by KHORUS_TEST_KERNEL. */
+export function wantedSeries(): readonly Series[] {
   const wanted = process.env.KHORUS_TEST_KERNEL;
   if (!wanted) return SERIES;
   const known = SERIES.filter((series) => series === wanted);
