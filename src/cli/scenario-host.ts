@@ -76,6 +76,7 @@ export function hostOf(fields: HostFields, directory: string): ScenarioHost {
     memory,
     nodes,
     ...(memoryMap && { memoryMap }),
+    ...(said.guestMemory !== undefined && { guestMemory: said.guestMemory }),
     cpus: said.cpus ?? machine?.cpus ?? nodes * CPUS_PER_NODE,
     ...(said.kernelSize !== undefined && { kernelSize: said.kernelSize }),
     cmdline,
