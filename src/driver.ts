@@ -18,6 +18,7 @@ export {
   defineDriver,
   type FinishContext,
   type FreezeContext,
+  type GuestSpec,
   type InstanceContext,
   type MemoryReader,
   type MemoryWriter,

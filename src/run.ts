@@ -18,6 +18,7 @@ import {
   restoreFailures,
   type SuccessorReport,
   TimelineRecorder,
+  unbackedMemoryOf,
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
@@ -80,7 +81,7 @@ export async function runHandover(plan: RunPlan, options: RunOptions = {}): Prom
       const looks = policy !== 'off' && (await done.writeFrozenDigests(digests));
       try {
         const input = {
-          ...{ image, arch: plan.host.arch, drivers: done.modules },
+          ...{ image, arch: plan.host.arch, drivers: done.modules, unbacked: done.unbackedMemory },
           ...(looks && { frozen: { file: digests, policy } }),
         };
         const report = await startSuccessor(input, {
@@ -160,15 +161,20 @@ export async function verifyDirectory(
   const failures: FailureRecord[] = [];
   const memory = ImageMemory.open(image);
   try {
-    if (record !== undefined) memory.checkWhole(imageSizeOf(record));
-    if (record === undefined) notes.push('run.json is not there: digests of memory and of states were not compared');
-    else failures.push(...verifyImage(memory, record));
+    if (record === undefined) {
+      notes.push('run.json is not there: digests of memory and of states were not compared');
+    } else {
+      memory.checkWhole(imageSizeOf(record));
+      failures.push(...verifyImage(memory, record));
+    }
   } finally {
     memory.close();
   }
-  const input = {
+  const input: SuccessorInput = {
     image,
     arch: options.arch ?? record?.host.arch ?? 'x86_64',
+    drivers: record?.drivers.map(({ module }) => module) ?? options.drivers ?? [],
+    ...(record && { unbacked: unbackedMemoryOf(record) }),
     ...(options.profile && { profile: options.profile }),
   };
   const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
@@ -179,8 +185,7 @@ export async function verifyDirectory(
     if (seen instanceof KhoError) failures.push({ code: seen.code, message: seen.message });
     return { ...(record && { record }), failures, notes };
   }
-  const drivers = record?.drivers.map(({ module }) => module) ?? options.drivers ?? [];
-  const report = await trySuccessor({ ...input, drivers }, options.signal);
+  const report = await trySuccessor(input, options.signal);
   if (report instanceof KhoError) {
     notes.push('the successor refused the handover: nothing was restored');
     failures.push({

@@ -1,8 +1,8 @@
-/** A thread that marks pages in the tracker, or takes marks off. */
+/** A thread that preserves pages, or takes that back. */
 import {
-  naturalOrders,
   PAGE_SIZE,
   type PhysicalAddress,
+  PreservedPages,
   RadixTree,
   type SharedMemoryHandle,
   SharedPhysicalMemory,
@@ -15,54 +15,82 @@ export interface TrackerJob {
   /** The first page of the space, and how many pages it has, a power of two. */
   readonly base: PhysicalAddress;
   readonly pages: number;
-  /** How many pages this thread marks, from `first` on in the order of `pattern`. */
+  /** How many pages this thread preserves, from `first` on. */
   readonly first: number;
   readonly count: number;
-  /** `ranges`: as `ctx.preserve()` does it, split to natural orders. */
-  readonly pattern: 'sequential' | 'random' | 'ranges';
-  /** Pages of each range. */
-  readonly rangePages: number;
-  readonly action: 'set' | 'clear';
+  /** Folios of `order`, `run` with each call; or ranges of `run` pages, which are split to natural orders. */
+  readonly call: 'folios' | 'pages';
+  readonly order: number;
+  readonly run: number;
+  /** Single pages alone: in an order that no cache foresees. */
+  readonly scattered: boolean;
+  readonly action: 'preserve' | 'unpreserve';
 }
 
-/** Odd, so that multiplying by it modulo a power of two hits every page once, in an order that no cache foresees. */
+/** Odd, so that multiplying by it modulo a power of two hits every page once. */
 const SCATTER = 0x9e3779b1;
+/** As many areas as a host of one node has; the pages are in none. */
+const SCRATCH = [0, 1, 2].map((number) => ({
+  kind: 'global' as const,
+  address: (2 ** 50 + number * 2 ** 30) as PhysicalAddress,
+  size: 2 ** 22,
+}));
 
-// The tree stays with the thread as a run's does: which leaves it knows is part of what is measured.
-let attached: { root: number; handle: SharedMemoryHandle; tree: RadixTree } | undefined;
+// It stays with the thread as a run's does: which leaves it knows is part of what is measured.
+let attached: { root: number; preserved: PreservedPages } | undefined;
 
 serveTeam<TrackerJob>((job) => {
   if (attached === undefined || attached.root !== job.root) {
     const memory = SharedPhysicalMemory.attach(job.memory);
-    attached = { root: job.root, handle: job.memory, tree: RadixTree.attach(memory, job.root) };
+    attached = { root: job.root, preserved: new PreservedPages(RadixTree.attach(memory, job.root), memory, SCRATCH) };
   }
-  return job.pattern === 'ranges' ? ranges(attached.tree, job) : single(attached.tree, job);
+  const { preserved } = attached;
+  if (job.call === 'pages') return ranges(preserved, job);
+  return job.order === 0 && job.run === 1 ? single(preserved, job) : folios(preserved, job);
 });
 
-function single(tree: RadixTree, { base, pages, first, count, pattern, action }: TrackerJob): PreparedJob {
-  const factor = pattern === 'random' ? SCATTER : 1;
+function single(preserved: PreservedPages, { base, pages, first, count, scattered, action }: TrackerJob): PreparedJob {
+  const factor = scattered ? SCATTER : 1;
   const mask = pages - 1;
   return {
     run() {
       for (let index = first; index < first + count; index++) {
         const page = Math.imul(index, factor) & mask;
         const address = (base + page * PAGE_SIZE) as PhysicalAddress;
-        if (action === 'set') tree.set(address, 0);
-        else tree.clear(address, 0);
+        if (action === 'preserve') preserved.preserveFolio(address, 0);
+        else preserved.unpreserveFolio(address, 0);
       }
     },
   };
 }
 
-function ranges(tree: RadixTree, { base, first, count, rangePages, action }: TrackerJob): PreparedJob {
+function folios(
+  preserved: PreservedPages,
+  { base, first, count, order, run: length, action }: TrackerJob,
+): PreparedJob {
+  const step = length * 2 ** order;
   return {
     run() {
-      for (let index = first; index < first + count; index += rangePages) {
-        const length = Math.min(rangePages, first + count - index);
-        for (const folio of naturalOrders((base + index * PAGE_SIZE) as PhysicalAddress, length)) {
-          if (action === 'set') tree.set(folio.address, folio.order);
-          else tree.clear(folio.address, folio.order);
-        }
+      for (let index = first; index < first + count; index += step) {
+        const address = (base + index * PAGE_SIZE) as PhysicalAddress;
+        if (length === 1) {
+          if (action === 'preserve') preserved.preserveFolio(address, order);
+          else preserved.unpreserveFolio(address, order);
+        } else if (action === 'preserve') preserved.preserveFolios(address, order, length);
+        else preserved.unpreserveFolios(address, order, length);
+      }
+    },
+  };
+}
+
+function ranges(preserved: PreservedPages, { base, first, count, run: length, action }: TrackerJob): PreparedJob {
+  return {
+    run() {
+      for (let index = first; index < first + count; index += length) {
+        const address = (base + index * PAGE_SIZE) as PhysicalAddress;
+        const pages = Math.min(length, first + count - index);
+        if (action === 'preserve') preserved.preservePages(address, pages);
+        else preserved.unpreservePages(address, pages);
       }
     },
   };

@@ -12,7 +12,7 @@ export interface PageAllocatorParameters {
 
 export default function pageAllocator({ order, blocks, size, call }: PageAllocatorParameters): Measured {
   const base = physicalAddress(0);
-  const pages = new PageAllocator([{ base, size, nid: 0, backed: false }]);
+  const pages = new PageAllocator([{ base, size, nid: 0, backed: true }]);
   pages.addFreeRange(base, size, 0);
   const taken: PhysicalAddress[] = new Array(blocks).fill(base);
   return {

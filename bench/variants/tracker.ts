@@ -11,39 +11,35 @@ import type { Measured } from '../harness/comparison.js';
 import { ThreadTeam } from '../harness/thread-team.js';
 import type { TrackerJob } from '../threads/tracker-thread.js';
 
-export interface TrackerParameters {
-  readonly pattern: TrackerJob['pattern'];
-  readonly action: TrackerJob['action'];
+export interface TrackerParameters extends Pick<TrackerJob, 'call' | 'order' | 'run' | 'scattered' | 'action'> {
   readonly threads: number;
-  /** Pages that are marked, by all threads together. */
+  /** Pages that are preserved, by all threads together. */
   readonly pages: number;
   /** Bytes of memory that is tracked but not there, as guests' RAM is; a power of two. */
   readonly space: number;
-  /** Pages of each range. */
-  readonly rangePages: number;
 }
 
 const THREAD_MODULE = new URL('../threads/tracker-thread.js', import.meta.url);
 const TABLES = { base: physicalAddress(0), size: 64 * 2 ** 20 };
 const SPACE = physicalAddress(4 * 2 ** 30);
-const MAX_ORDER = 10;
+const MAX_ORDER = 18;
 
-export default function tracker({ pattern, action, threads, pages, space, rangePages }: TrackerParameters): Measured {
+export default function tracker({ threads, pages, space, action, ...how }: TrackerParameters): Measured {
   const team = new ThreadTeam<TrackerJob>(THREAD_MODULE, threads);
   const { memory, root } = buildTree(space);
   const run = async (what: TrackerJob['action']): Promise<number> => {
     const count = pages / threads;
     const where = { memory: memory.handle, root, base: SPACE, pages: space / PAGE_SIZE };
     const jobs = Array.from({ length: threads }, (_, member) => ({
-      job: { ...where, first: member * count, count, pattern, rangePages, action: what },
+      job: { ...where, ...how, first: member * count, count, action: what },
     }));
     const { began, ended } = await team.run(jobs);
     return Number(ended - began) / pages;
   };
   return {
     async measure() {
-      const [set, clear] = [await run('set'), await run('clear')];
-      return action === 'set' ? set : clear;
+      const [preserve, unpreserve] = [await run('preserve'), await run('unpreserve')];
+      return action === 'preserve' ? preserve : unpreserve;
     },
   };
 }

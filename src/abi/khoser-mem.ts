@@ -68,9 +68,9 @@ export class KhoserBound {
     this.#bits = bits;
   }
 
-  /** Folios of any order up to `maxOrder` inside of a range of pages. */
-  addRange(address: PhysicalAddress, pages: number, maxOrder: number): void {
-    for (let order = 0; order <= maxOrder && 2 ** order <= pages; order++) {
+  /** Folios of any order from `minOrder` up to `maxOrder` inside of a range of pages. */
+  addRange(address: PhysicalAddress, pages: number, maxOrder: number, minOrder = 0): void {
+    for (let order = minOrder; order <= maxOrder && 2 ** order <= pages; order++) {
       const size = khoserWindow(order, this.#bits);
       const last = Math.floor((address + pages * PAGE_SIZE - 1) / size);
       for (let window = Math.floor(address / size); window <= last; window++) this.#add(order, window);

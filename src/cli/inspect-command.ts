@@ -1,9 +1,17 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProfileName } from '../abi/index.js';
-import { imageSizeOf, readRecord } from '../coordinator/index.js';
+import { imageSizeOf, readRecord, unbackedMemoryOf } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
-import { findingLines, type InspectReport, inspectBytes, inspectLines, inspectPath } from '../inspect/index.js';
+import {
+  findingLines,
+  type InspectPathOptions,
+  type InspectReport,
+  inspectBytes,
+  inspectLines,
+  inspectPath,
+} from '../inspect/index.js';
+import { PAGE_SIZE } from '../memblock/index.js';
 import { readStdin } from './stdin.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 
@@ -61,7 +69,7 @@ function isError({ severity }: InspectReport['findings'][number]): boolean {
 async function ownersOf(
   path: string,
   terminal: Terminal,
-): Promise<{ owners?: ReadonlyMap<number, string>; imageSize?: number }> {
+): Promise<Pick<InspectPathOptions, 'owners' | 'imageSize' | 'unbacked'>> {
   const record = existsSync(join(path, 'run.json'))
     ? await readRecord(join(path, 'run.json')).catch((error: unknown) => {
         terminal.say(`note: owners of pages are not known: ${KhoError.from(error).message}`);
@@ -72,5 +80,10 @@ async function ownersOf(
   const owners = record.ranges.flatMap(({ address, owner }): [number, string][] =>
     owner.kind === 'pages' ? [[address, `driver ${owner.name}`]] : [],
   );
-  return { owners: new Map(owners), imageSize: imageSizeOf(record) };
+  for (const { address, order, count, owner } of record.unbacked ?? []) {
+    for (let folio = 0; folio < count; folio++) {
+      owners.push([address + folio * 2 ** order * PAGE_SIZE, `guest memory of ${owner.name}`]);
+    }
+  }
+  return { owners: new Map(owners), imageSize: imageSizeOf(record), unbacked: unbackedMemoryOf(record) };
 }

@@ -58,7 +58,7 @@ export async function runScenario(
       const reported = record.lateWrites?.policy === 'report' ? lateWrites : []; // else they are among the failures
       const refused = overBudget && plan.budget?.onOverrun === 'cancel';
       if (terminal.json) {
-        const { drivers, instances, restoredBytes } = runSummary(record);
+        const { drivers, instances, restoredBytes, unverifiableBytes } = runSummary(record);
         terminal.printJson({
           outcome: failures.length === 0 ? 'handed-over' : 'failed',
           overBudget,
@@ -69,6 +69,7 @@ export async function runScenario(
           drivers,
           instances,
           restoredBytes,
+          ...(unverifiableBytes > 0 && { unverifiableBytes }),
           failures,
           ...(lateWrites.length > 0 && { lateWrites }),
           ...(out === undefined ? {} : { out }),

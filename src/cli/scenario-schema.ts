@@ -101,6 +101,7 @@ const host = mapping(
     devices: z.boolean({ error: 'true or false' }).optional(),
     memory: quantity(SIZE_FORM, checkedMemory).optional(),
     nodes: wholeNumber(1, NODES_MAX).optional(),
+    guestMemory: quantity(SIZE_FORM, checkedGuestMemory).optional(),
     memoryMap: memoryMap.optional(),
     cpus: wholeNumber(1, CPUS_MAX).optional(),
     kernelSize: quantity(SIZE_FORM, checkedKernelSize).optional(),
@@ -178,6 +179,14 @@ function checkedMemory(size: string | number): number {
     throw new KhoError('KHO_EINVAL', `'${size}' is not a multiple of ${formatSize(MEMORY_STEP)}; expected ${near}`);
   }
   return bytes;
+}
+
+/** `guestMemory`: KHO_EINVAL unless it is a multiple of 2M, or 0. Whether a host has so much, the host says. Also what `--guest-memory` is parsed with. */
+export function checkedGuestMemory(size: string | number): number {
+  const bytes = parseSize(size, { step: MEMORY_STEP });
+  if (bytes === 0 || (bytes <= MEMORY_MAX && bytes % MEMORY_STEP === 0)) return bytes;
+  const step = formatSize(MEMORY_STEP);
+  throw new KhoError('KHO_EINVAL', `'${size}' is not a multiple of ${step} up to ${formatSize(MEMORY_MAX)}`);
 }
 
 /** `kernelSize`: KHO_EINVAL unless it is 4K to 1G and a multiple of 4K. */

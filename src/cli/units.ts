@@ -28,14 +28,16 @@ const DURATION_SYNONYMS: ReadonlyMap<string, string> = new Map(
  * either case, each a power of 1024. A number alone is bytes.
  *
  * A fraction is allowed where it comes to whole bytes (`1.5G`; not `0.3K`). `2GB` and `2GiB` are refused, because the
- * former is 2,000,000,000 to half of its readers. KHO_EINVAL says what is wrong and what would be right.
+ * former is 2,000,000,000 to half of its readers. With `step` a fraction is rounded down to a multiple of so many bytes:
+ * `1.4T` is no whole number of them. KHO_EINVAL says what is wrong and what would be right.
  */
-export function parseSize(size: string | number): number {
+export function parseSize(size: string | number, { step }: { readonly step?: number } = {}): number {
   const text = String(size).trim();
   const match = /^(\d+(?:\.\d+)?)([KMGTP]?)$/i.exec(text);
   if (match === null) throw new KhoError('KHO_EINVAL', `'${text}' is not a size; ${sizeHint(text)}`);
   const [, number, suffix] = match;
-  const bytes = Number(number) * 1024 ** SIZE_SUFFIXES.indexOf(suffix.toUpperCase());
+  const exact = Number(number) * 1024 ** SIZE_SUFFIXES.indexOf(suffix.toUpperCase());
+  const bytes = step !== undefined && number.includes('.') ? exact - (exact % step) : exact;
   if (!Number.isInteger(bytes)) {
     throw new KhoError('KHO_EINVAL', `'${text}' is not a whole number of bytes; expected ${SIZE_FORM}`);
   }

@@ -1,4 +1,5 @@
 import type { ProfileName } from '../abi/index.js';
+import { unbackedBytes } from '../coordinator/index.js';
 import { formatBytes, plural } from '../report/index.js';
 import { verifyDirectory } from '../run.js';
 import { builtInDrivers } from './run-command.js';
@@ -17,9 +18,16 @@ export async function verifyOutput(
 ): Promise<number> {
   const result = await verifyDirectory(directory, { signal, drivers: builtInDrivers(), ...(profile && { profile }) });
   const { report, record, failures, notes } = result;
+  const unverifiableBytes = record === undefined ? 0 : unbackedBytes(record);
   if (terminal.json) {
     const { timeline: _timeline, ...rest } = report ?? {};
-    terminal.printJson({ verified: failures.length === 0, failures, notes, ...(report && { successor: rest }) });
+    terminal.printJson({
+      verified: failures.length === 0,
+      failures,
+      notes,
+      ...(unverifiableBytes > 0 && { unverifiableBytes }),
+      ...(report && { successor: rest }),
+    });
     return failures.length === 0 ? EXIT_DONE : EXIT_FAILED;
   }
   for (const note of notes) terminal.say(`note: ${note}`);
@@ -30,10 +38,15 @@ export async function verifyOutput(
   if (failures.length > 0) return EXIT_FAILED;
   if (!terminal.quiet && report !== undefined) {
     const digests = record === undefined ? 'no digests compared' : 'all digests equal';
+    const objects = report.preservedObjects - (record?.unbacked ?? []).reduce((sum, { count }) => sum + count, 0);
     terminal.print(
       `verified: ${plural(report.restored.length, 'instance')} restored, ` +
-        `${plural(report.preservedObjects, 'preserved object')} (${formatBytes(report.preservedBytes)}), ${digests}`,
+        `${plural(objects, 'preserved object')} (${formatBytes(report.preservedBytes - unverifiableBytes)}), ${digests}`,
     );
+    if (unverifiableBytes > 0) {
+      const unbacked = plural(report.preservedObjects - objects, 'preserved object');
+      terminal.print(`not verifiable: ${unbacked} of guest memory (${formatBytes(unverifiableBytes)}) without content`);
+    }
   }
   return EXIT_DONE;
 }

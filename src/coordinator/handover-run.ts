@@ -451,6 +451,7 @@ export class HandoverRun {
       ...(this.#shardFdts && { shardFdts: this.#shardFdts.buffer }),
       memory: this.#host.memory.handle,
       extents: this.#reservations.extents.handle,
+      guestExtents: this.#reservations.guestExtents.handle,
       early: this.#early.buffer,
       dma: this.#reservations.dma.handle,
       ...(this.#lateWrites && { lateWrites: this.#lateWrites.description }),

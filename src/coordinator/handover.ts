@@ -31,10 +31,13 @@ import {
   type DriverRecord,
   failureOf,
   type KexecRecord,
+  type MemoryStretchRecord,
   type RangeRecord,
   RUN_RECORD_VERSION,
   type RunRecord,
   type SuccessorReport,
+  type UnbackedRecord,
+  unbackedBytes,
 } from './run-record.js';
 import type { Timeline, TimelineRecorder } from './timeline.js';
 
@@ -63,7 +66,7 @@ interface HandoverParts extends Finalized {
  */
 export class Handover implements Disposable {
   readonly #parts: HandoverParts;
-  #ranges: readonly RangeRecord[] | undefined;
+  #preserved: { readonly ranges: readonly RangeRecord[]; readonly unbacked: readonly UnbackedRecord[] } | undefined;
   #released = false;
   #spent = false;
 
@@ -125,9 +128,14 @@ export class Handover implements Disposable {
     return subtree === undefined ? undefined : host.memory.read(subtree.address, subtree.size);
   }
 
+  /** The memory that has no bytes: what to tell a successor of the image, which cannot say it (`unbacked` of its input). */
+  get unbackedMemory(): MemoryStretchRecord[] {
+    return this.#parts.host.memory.ranges.flatMap(({ base, size, backed }) => (backed ? [] : [{ base, size }]));
+  }
+
   /**
    * Writes the memory as a sparse file, offset = physical address: what is preserved, the tracker, the kexec segments.
-   * All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
+   * Guests' memory is preserved, but a hole as well: it has no bytes here. All other memory is of no meaning to the next kernel, and a hole. KHO_EEXIST if the file is there.
    */
   async writeImage(file: string, signal?: AbortSignal): Promise<void> {
     this.#checkUnspent();
@@ -171,31 +179,53 @@ export class Handover implements Disposable {
     await writeFile(join(out, 'scratch_len'), lines(host.scratch.areas.map(({ size }) => size)));
   }
 
-  /** Every preserved object with its owner and digest, in the order of the tracker. Computed once: it reads them all. */
+  /**
+   * Every preserved object that has content, with its owner and digest, in the order of the tracker. Computed once: it
+   * reads them all.
+   */
   ranges(): readonly RangeRecord[] {
+    return this.#walk().ranges;
+  }
+
+  /** Every preserved object that has none: guest memory. Neighbours of one order and owner are one record. */
+  unbacked(): readonly UnbackedRecord[] {
+    return this.#walk().unbacked;
+  }
+
+  #walk(): { readonly ranges: readonly RangeRecord[]; readonly unbacked: readonly UnbackedRecord[] } {
     this.#checkUnspent();
-    if (this.#ranges !== undefined) return this.#ranges;
+    if (this.#preserved !== undefined) return this.#preserved;
     const { host, reservations } = this.#parts;
     const ranges: RangeRecord[] = [];
+    const unbacked: (UnbackedRecord & { count: number })[] = [];
     walkRadixTree(host.memory, reservations.tracker.root, (address, order) => {
       const owner = reservations.ownerOf(address) ?? { kind: 'pages', name: '' };
-      ranges.push({ address, order, owner, ...digestsOf(host.memory, address, 2 ** order) });
+      if (owner.kind !== 'guest') {
+        ranges.push({ address, order, owner, ...digestsOf(host.memory, address, 2 ** order) });
+        return;
+      }
+      const last = unbacked.at(-1);
+      const isNext = last?.address === address - (last?.count ?? 0) * 2 ** order * PAGE_SIZE;
+      if (last !== undefined && isNext && last.order === order && last.owner === owner) last.count++;
+      else unbacked.push({ address, order, count: 1, owner });
     });
-    this.#ranges = ranges;
-    return ranges;
+    this.#preserved = { ranges, unbacked };
+    return this.#preserved;
   }
 
   /** run.json, without a successor's part. */
   record(): RunRecord {
     const { host, plan, choice, registry, kexec, rendered, digests, recorder, root, trackerPages } = this.#parts;
     const { frozenEarly, shutdownFailures, lateWrites } = this.#parts;
-    const ranges = this.ranges();
+    const { ranges, unbacked } = this.#walk();
     const nodes = this.#driverNodes();
     const pageBytes = new Map<string, number>();
     for (const { owner, order } of ranges) {
       if (owner.kind !== 'pages') continue;
       pageBytes.set(owner.name, (pageBytes.get(owner.name) ?? 0) + 2 ** order * PAGE_SIZE);
     }
+    const guestBytes = (name: string): number =>
+      unbackedBytes({ unbacked: unbacked.filter(({ owner }) => owner.name === name) });
     return {
       schemaVersion: RUN_RECORD_VERSION,
       khorus: VERSION,
@@ -203,7 +233,10 @@ export class Handover implements Disposable {
       date: new Date().toISOString(),
       host: {
         ...host.options,
-        ranges: host.memory.ranges.map(({ base, size, nid }) => ({ base, size, nid })),
+        ranges: host.memory.ranges.map(({ base, size, nid, backed }) => ({
+          ...{ base, size, nid },
+          ...(!backed && { backed: false as const }),
+        })),
         scratch: host.scratch.areas.map(({ address, size }) => ({ address, size })),
         reserveMem: host.reserveMem.map(({ name, address, size }) => ({
           name,
@@ -236,6 +269,7 @@ export class Handover implements Disposable {
           properties: rendered.get(driver.name)?.properties ?? 0,
           blob: this.#blobRecord(driver.name, nodes),
           pageBytes: pageBytes.get(driver.name) ?? 0,
+          ...(guestBytes(driver.name) > 0 && { guestBytes: guestBytes(driver.name) }),
           ...this.#stateBytes(driver),
           ...(frozenEarly.has(driver.index) && { frozenEarly: true as const }),
           ...(driver.budget !== undefined && { budget: driver.budget }),
@@ -248,6 +282,7 @@ export class Handover implements Disposable {
         ...(kexec.fdt && digestsOf(host.memory, root.address, Math.ceil(root.size / PAGE_SIZE))),
       },
       ranges,
+      ...(unbacked.length > 0 && { unbacked }),
       tracker: trackerPages.map((address) => ({ address, sha256: sha256(host.memory.view(address, PAGE_SIZE)) })),
       timeline: recorder.timeline,
     };

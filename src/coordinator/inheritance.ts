@@ -1,8 +1,8 @@
 import { after, type Extent, type Folio, PAGE_SIZE, type PageRange } from '../memblock/index.js';
 import type { RangeOwner } from './run-record.js';
 
-/** Names a shard across kernels. */
-export type ShardName = Pick<RangeOwner, 'name' | 'instance' | 'shard'>;
+/** Names the pages of a shard, or its guest memory, across kernels. */
+export type ShardName = Pick<RangeOwner, 'kind' | 'name' | 'instance' | 'shard'>;
 
 /** The extents that a shard was granted under the previous kernel, and of which its driver claimed something. */
 export interface InheritedExtents {
@@ -31,12 +31,15 @@ export class Inheritance {
   }
 
   /**
-   * A shard's extents for a run, if it declares as many pages as it did before. To one run at a time: another one that
-   * has a shard of the same name gets none.
+   * A shard's extents for a run, if it declares as many pages as it did before, and they are whole folios of `order`. To one
+   * run at a time: another one that has a shard of the same name gets none.
    */
-  lend(shard: ShardName, pages: number): InheritedExtents | undefined {
+  lend(shard: ShardName, pages: number, order = 0): InheritedExtents | undefined {
     const extents = this.#shards.get(keyOf(shard));
     if (extents === undefined || extents.pages !== pages || this.#lent.has(extents)) return undefined;
+    const folio = 2 ** order;
+    const isWhole = ({ base, pages: count }: Extent) => base % (folio * PAGE_SIZE) === 0 && count % folio === 0;
+    if (!extents.ranges.every(isWhole)) return undefined;
     this.#lent.add(extents);
     return extents;
   }
@@ -74,6 +77,6 @@ export function* unclaimedParts({ base, pages }: Extent, claimed: readonly PageR
   if (at < end) yield { address: at, pages: (end - at) / PAGE_SIZE };
 }
 
-function keyOf({ name, instance = '', shard = 0 }: ShardName): string {
-  return `${name}/${instance}/${shard}`;
+function keyOf({ kind, name, instance = '', shard = 0 }: ShardName): string {
+  return `${kind}/${name}/${instance}/${shard}`;
 }

@@ -11,7 +11,7 @@ import {
   type Scratch,
   walkRadixTree,
 } from '../memblock/index.js';
-import { type BootedMachine, freePagesOf, LOW_RESERVED } from './cold-boot.js';
+import { type BootedMachine, freePagesOf, LOW_RESERVED, reserveGuestMemory } from './cold-boot.js';
 import type { RunOptions } from './handover-run.js';
 import { Host } from './host.js';
 import { Inheritance, type InheritedExtents, joinObjects, type ShardName } from './inheritance.js';
@@ -61,7 +61,14 @@ export function bootNextHost(estate: Estate, report: SuccessorReport, { release 
   const scratch: Scratch = { ...host.scratch, table: estate.kexec.scratchArray.address };
   const options = { ...host.options, cmdline, ...(release !== undefined && { release }) };
   const { kexecCount, previousRelease } = report;
-  const pages = freePagesOf(memory, memblock);
+  const taken = inheritance.extents.flatMap(({ ranges }) =>
+    ranges.map(({ base, pages }) => ({ address: base, pages })),
+  );
+  const pages = freePagesOf(
+    memory,
+    memblock,
+    taken.sort((a, b) => a.address - b.address),
+  );
   const machine: BootedMachine = {
     ...{ options, arch, firmware, parameters, memory, memblock, reserveMem, scratch, pages },
     ...{ kexecCount, previousRelease, inheritance },
@@ -90,17 +97,20 @@ function checkReport({ host, root, subtrees, instances }: Estate, report: Succes
 /** Every shard of which the successor's drivers kept an object, with its extents. */
 function inheritanceOf({ host, reservations }: Estate, report: SuccessorReport): Inheritance {
   const discarded = new Set(report.discarded.map(({ address }) => address));
-  const kept = new Map<number, { shard: ShardName; objects: Folio[] }>();
+  const kept = new Map<string, { shard: ShardName; index: number; objects: Folio[] }>();
   walkRadixTree(host.memory, reservations.tracker.root, (address, order) => {
     const granted = discarded.has(address) ? undefined : reservations.shardAt(address);
     if (granted === undefined) return;
-    const entry = kept.get(granted.index) ?? { shard: granted.owner, objects: [] };
-    kept.set(granted.index, entry);
+    const { index, owner: shard } = granted;
+    const key = `${shard.kind} ${index}`;
+    const entry = kept.get(key) ?? { shard, index, objects: [] };
+    kept.set(key, entry);
     entry.objects.push({ address, order });
   });
   return new Inheritance(
-    Array.from(kept, ([index, { shard, objects }]): [ShardName, InheritedExtents] => {
-      const { declaredPages, ranges } = reservations.extents.extent(index);
+    Array.from(kept.values(), ({ shard, index, objects }): [ShardName, InheritedExtents] => {
+      const table = shard.kind === 'guest' ? reservations.guestExtents : reservations.extents;
+      const { declaredPages, ranges } = table.extent(index);
       return [shard, { pages: declaredPages, ranges, claimed: joinObjects(objects) }];
     }),
   );
@@ -127,6 +137,7 @@ function bootMemblock({ host, kexec }: Estate, inheritance: Inheritance): Memblo
     ...(image && { kernel: image }),
     reserved: [LOW_RESERVED],
   });
+  reserveGuestMemory(memblock, host.memory);
   for (const { base, pages } of inheritance.extents.flatMap(({ ranges }) => ranges)) {
     memblock.reserve(base, pages * PAGE_SIZE);
   }

@@ -12,6 +12,11 @@ export interface HostOptions {
   readonly memory: number;
   /** NUMA nodes, which share the memory evenly. */
   readonly nodes: number;
+  /**
+   * Bytes of the memory that belong to guests, a multiple of 2 MiB, default 0. They are tracked and handed over, but have
+   * no bytes in this model. Spread over the nodes evenly, in whole GiB as far as that goes, at the top of each.
+   */
+  readonly guestMemory?: number | undefined;
   /** Where the memory lies, instead of what `memory` and `nodes` come to; they then only count. */
   readonly memoryMap?: HostMemoryMap;
   /** The kernel command line: `kho=`, `kho_scratch=`, `reserve_mem=` take effect, the rest is carried along. */

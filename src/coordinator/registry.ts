@@ -101,8 +101,9 @@ export function buildRegistry(
     for (const instance of description.instances) {
       checkInstanceName(name, instance.name);
       driver.instances.push(instances.length);
-      for (const { pages = 0, maxBytes = DEFAULT_MAX_BYTES } of instance.shards) {
-        shards.push({ instance: instances.length, pages, maxBytes: blob === 'raw' ? 0 : maxBytes });
+      for (const { pages = 0, maxBytes = DEFAULT_MAX_BYTES, guest } of instance.shards) {
+        const shard = { instance: instances.length, pages, maxBytes: blob === 'raw' ? 0 : maxBytes };
+        shards.push(guest === undefined ? shard : { ...shard, guest });
       }
       instances.push({
         driver: driver.index,

@@ -12,9 +12,11 @@ import {
 import { KhoError } from '../errors.js';
 import { align4, FDT_HEADER_SIZE, FDT_RESERVATION_SIZE, nodeSize, propertySize } from '../fdt/index.js';
 import {
+  after,
   type Extent,
   ExtentTable,
   type Folio,
+  LEAF_BITS,
   MAX_ORDER_NR_PAGES,
   MAX_PAGE_ORDER,
   naturalOrders,
@@ -37,6 +39,8 @@ import type { RangeOwner } from './run-record.js';
 
 const FDT_END_SIZE = 4;
 const CORE_NODE = 0;
+/** Guest memory is taken in pieces of so many pages, 1 GiB, where it can be. */
+const GUEST_PIECE = 2 ** 18;
 
 interface Owned {
   readonly start: number;
@@ -44,6 +48,11 @@ interface Owned {
   readonly owner: RangeOwner;
   /** Number of the shard, if it is its own. */
   readonly index?: number;
+}
+
+/** Memory of a guest, in folios of one order. */
+interface GuestRange extends PageRange {
+  readonly order: number;
 }
 
 /** Where a driver's FDT will lie: room for the largest that its shards may make. */
@@ -73,6 +82,8 @@ export interface BlobRooms {
  */
 export class Reservations {
   readonly extents: ExtentTable;
+  /** What shards have of the guests' memory, in folios of the order that each declared. */
+  readonly guestExtents: ExtentTable;
   /** Open until the memory is given back. */
   readonly dma = DmaGate.create();
   /** Undefined where all is in one FDT, which lies in a kexec segment. */
@@ -85,8 +96,13 @@ export class Reservations {
   readonly #host: Host;
   /** What came from the page allocator. */
   readonly #taken: PageRange[] = [];
+  /** Guests' memory that came from there: it is never touched. */
+  readonly #takenGuests: PageRange[] = [];
+  /** All guests' memory. */
+  readonly #guests: GuestRange[] = [];
   /** What drivers have had since before this kernel. */
   readonly #lent: InheritedExtents[] = [];
+  readonly #lentGuests: InheritedExtents[] = [];
   readonly #owners: Owned[] = [];
 
   /**
@@ -97,6 +113,7 @@ export class Reservations {
     this.#host = host;
     try {
       this.extents = this.#grantExtents(registry);
+      this.guestExtents = this.#grantGuests(registry);
       this.rooms = profile.form === 'sub-blobs' ? this.#reserveBlobs(registry, mode, profile) : undefined;
       this.listPages = profile.bitmapBits === undefined ? [] : this.#reserveList(profile.bitmapBits);
       for (const { name, address, size } of host.reserveMem) {
@@ -157,8 +174,11 @@ export class Reservations {
     });
     for (const { address, order } of preserved) this.tracker.clear(address, order);
     return registry.shards.flatMap((_, index) => {
-      const extents = this.extents.extent(index);
-      const left = { pages: extents.declaredPages - extents.freePages, objects: objects.get(index) ?? 0 };
+      const pages = [this.extents.extent(index), this.guestExtents.extent(index)].reduce(
+        (sum, extents) => sum + extents.declaredPages - extents.freePages,
+        0,
+      );
+      const left = { pages, objects: objects.get(index) ?? 0 };
       return left.pages + left.objects === 0 ? [] : [{ ...shardOwner(registry, index), ...left }];
     });
   }
@@ -166,12 +186,19 @@ export class Reservations {
   /** Gives everything back to the host's page allocator, but for what drivers inherited: that stays theirs. Once. */
   release(): void {
     this.dma.close();
-    for (const extents of this.#lent.splice(0)) this.#host.inheritance.giveBack(extents);
-    for (const { address, pages } of this.#taken.splice(0)) this.#host.pages.free(address, pages);
+    const lent = [...this.#lent.splice(0), ...this.#lentGuests.splice(0)];
+    for (const extents of lent) this.#host.inheritance.giveBack(extents);
+    const taken = [...this.#taken.splice(0), ...this.#takenGuests.splice(0)];
+    for (const { address, pages } of taken) this.#host.pages.free(address, pages);
+  }
+
+  /** Ids of the nodes with memory: on a captured machine they may have gaps. */
+  #nodes(): number[] {
+    return [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
   }
 
   #grantExtents(registry: Registry): ExtentTable {
-    const nodes = [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
+    const nodes = this.#nodes();
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
       const whose = shardOwner(registry, shard);
       const { driver: name, ...within } = whose;
@@ -204,6 +231,57 @@ export class Reservations {
       this.#owners.push({ start: extent.base, end: extent.base + extent.pages * PAGE_SIZE, owner, index });
     }
     return { pages, ranges };
+  }
+
+  /** Guest memory of the shards, nobody else's: from the node whose turn it is, as long as that has any. */
+  #grantGuests(registry: Registry): ExtentTable {
+    const nodes = this.#nodes();
+    const grants = registry.shards.map(({ guest, instance: item }, index): ShardGrant => {
+      if (guest === undefined) return { pages: 0, ranges: [] };
+      const { order } = guest;
+      const pages = guest.size / PAGE_SIZE;
+      const whose = shardOwner(registry, index);
+      const { driver: name, ...within } = whose;
+      const owner: RangeOwner = { kind: 'guest', name, ...within };
+      const inherited = this.#host.inheritance.lend(owner, pages, order);
+      if (inherited !== undefined) this.#lentGuests.push(inherited);
+      try {
+        const ranges = inherited?.ranges ?? this.#takeGuest(pages, order, nodes[item % nodes.length]);
+        for (const { base, pages: count } of ranges) {
+          this.#guests.push({ address: base, pages: count, order });
+          this.#owners.push({ start: base, end: base + count * PAGE_SIZE, owner, index });
+        }
+        return { pages, ranges, order };
+      } catch (error) {
+        throw KhoError.from(error).with(whose);
+      }
+    });
+    return ExtentTable.create(grants);
+  }
+
+  /** Folios of one order, in as few pieces as there can be: neighbours are one. */
+  #takeGuest(pages: number, order: number, node: number): Extent[] {
+    const folio = 2 ** order;
+    const options = { alignment: folio * PAGE_SIZE, backed: false };
+    const ranges: { base: PhysicalAddress; pages: number }[] = [];
+    let most = Math.max(folio, GUEST_PIECE);
+    for (let left = pages; left > 0; ) {
+      const piece = Math.min(most, left);
+      let base: PhysicalAddress;
+      try {
+        base = this.#host.pages.allocContiguous(piece, node, options);
+      } catch (error) {
+        if (piece === folio) throw error;
+        most = folio; // what is left lies in small pieces
+        continue;
+      }
+      this.#takenGuests.push({ address: base, pages: piece });
+      const last = ranges.at(-1);
+      if (last !== undefined && last.base + last.pages * PAGE_SIZE === base) last.pages += piece;
+      else ranges.push({ base, pages: piece });
+      left -= piece;
+    }
+    return ranges.sort((a, b) => a.base - b.base);
   }
 
   #reserveBlobs(registry: Registry, mode: Mode, { subtrees }: SubBlobsProfile): BlobRooms {
@@ -240,6 +318,7 @@ export class Reservations {
   #reserveList(bits: KhoserBitmapBits): PhysicalAddress[] {
     const bound = new KhoserBound(bits);
     for (const { address, pages } of this.#all()) bound.addRange(address, pages, maxOrderIn(pages));
+    for (const { address, pages, order } of this.#guests) bound.addRange(address, pages, order, order);
     for (const area of this.#host.reserveMem) {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) bound.addFolio(folio);
@@ -275,6 +354,13 @@ export class Reservations {
     for (const { address, pages: count } of this.#all()) {
       tracker.ensureRange(address, count, maxOrderIn(count));
     }
+    for (const { address, pages, order } of this.#guests) {
+      // Guest memory is preserved in folios of its order alone: a leaf holds the marks of LEAF_BITS of them.
+      const last = after(address, (pages - 2 ** order) * PAGE_SIZE);
+      const step = LEAF_BITS * 2 ** order * PAGE_SIZE;
+      for (let at = address; at < last; at = after(at, step)) tracker.ensure(at, order);
+      tracker.ensure(last, order);
+    }
     for (const area of reserveMem) {
       const { address, pages } = preservedPages(area);
       for (const folio of naturalOrders(address, pages)) tracker.ensure(folio.address, folio.order);
@@ -283,7 +369,7 @@ export class Reservations {
     return tracker;
   }
 
-  /** Everything that could be preserved, but for `reserve_mem`. */
+  /** Everything that could be preserved, but for `reserve_mem` and guests' memory. */
   #all(): PageRange[] {
     const inherited = this.#lent.flatMap(({ ranges }) =>
       ranges.map(({ base: address, pages }) => ({ address, pages })),

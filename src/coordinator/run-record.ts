@@ -1,4 +1,5 @@
 import type { SerializedKhoError } from '../errors.js';
+import { PAGE_SIZE } from '../memblock/index.js';
 import type { ModeChoice } from './mode-choice.js';
 import type { Budget, HostOptions, LateWritePolicy, Trigger } from './plan.js';
 import type { Timeline } from './timeline.js';
@@ -7,8 +8,11 @@ export const RUN_RECORD_VERSION = 1;
 
 /** Whose memory a range is. */
 export interface RangeOwner {
-  /** `pages`: a driver's own; `blob`: a sub-FDT or sub-blob; `root`: the root FDT; `reserve_mem`: a named reservation. */
-  readonly kind: 'pages' | 'blob' | 'root' | 'reserve_mem';
+  /**
+   * `pages`: a driver's own; `guest`: a driver's guest memory; `blob`: a sub-FDT or sub-blob; `root`: the root FDT;
+   * `reserve_mem`: a named reservation.
+   */
+  readonly kind: 'pages' | 'guest' | 'blob' | 'root' | 'reserve_mem';
   /** The driver, or the name of the sub-blob or reservation. */
   readonly name: string;
   readonly instance?: string;
@@ -23,6 +27,25 @@ export interface RangeRecord {
   readonly sha256: string;
   /** CRC-32 of each page, little-endian, base64: tells which page of a large object differs. */
   readonly pageCrcs: string;
+}
+
+/**
+ * Preserved objects of which there is no content here, in a row: guest memory. That they are preserved can be verified, what
+ * is in them cannot.
+ */
+export interface UnbackedRecord {
+  /** Of the first. */
+  readonly address: number;
+  /** Of each. */
+  readonly order: number;
+  readonly count: number;
+  readonly owner: RangeOwner;
+}
+
+/** Some memory of a host. */
+export interface MemoryStretchRecord {
+  readonly base: number;
+  readonly size: number;
 }
 
 /** A page of what lists preserved memory; not preserved itself, but needed to find what is. */
@@ -45,6 +68,8 @@ export interface DriverRecord {
   readonly blob: { readonly address: number; readonly size: number };
   /** Bytes of preserved pages that the driver's instances own, without the FDT. */
   readonly pageBytes: number;
+  /** Bytes of preserved guest memory; absent if there is none. */
+  readonly guestBytes?: number;
   /** Bytes of nodes, properties and names that its shards have written. */
   readonly stateBytes: number;
   /** How many of them were there before serialize, and stayed. */
@@ -164,7 +189,13 @@ export interface RunRecord {
   readonly node: string;
   readonly date: string;
   readonly host: HostOptions & {
-    readonly ranges: readonly { readonly base: number; readonly size: number; readonly nid: number }[];
+    readonly ranges: readonly {
+      readonly base: number;
+      readonly size: number;
+      readonly nid: number;
+      /** Absent where there is memory behind it. */
+      readonly backed?: false;
+    }[];
     readonly scratch: readonly { readonly address: number; readonly size: number }[];
     readonly reserveMem: readonly {
       readonly name: string;
@@ -197,10 +228,22 @@ export interface RunRecord {
     Pick<RangeRecord, 'sha256' | 'pageCrcs'>
   >;
   readonly ranges: readonly RangeRecord[];
+  /** Absent if there are none. */
+  readonly unbacked?: readonly UnbackedRecord[];
   readonly tracker: readonly TrackerPageRecord[];
   readonly timeline: Timeline;
   /** Absent until a successor ran. */
   readonly successor?: SuccessorReport;
+}
+
+/** The memory of a host that has no bytes in its image. */
+export function unbackedMemoryOf({ host }: Pick<RunRecord, 'host'>): MemoryStretchRecord[] {
+  return host.ranges.flatMap(({ base, size, backed = true }) => (backed ? [] : [{ base, size }]));
+}
+
+/** Bytes of preserved memory without content. */
+export function unbackedBytes({ unbacked = [] }: Pick<RunRecord, 'unbacked'>): number {
+  return unbacked.reduce((sum, { order, count }) => sum + count * 2 ** order * PAGE_SIZE, 0);
 }
 
 /** Bytes that the run's memory image has: up to the end of memory. */

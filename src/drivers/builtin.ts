@@ -6,6 +6,7 @@ const url = (file: string): string => new URL(file, import.meta.url).href;
  */
 export const BUILTIN_DRIVERS: ReadonlyMap<string, string> = new Map([
   ['ftrace', url('./ftrace.js')],
+  ['guest-memory', url('./guest-memory.js')],
   ['iommu', url('./iommu.js')],
   ['kho-test', url('./kho-test.js')],
   ['kvm-vcpu', url('./kvm-vcpu.js')],

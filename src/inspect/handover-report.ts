@@ -9,7 +9,14 @@ import {
 } from '../abi/index.js';
 import type { BootRecord } from '../arch/index.js';
 import { KhoError } from '../errors.js';
-import { hex, PAGE_SIZE, type PhysicalAddress, type PhysicalMemory } from '../memblock/index.js';
+import {
+  alignDown,
+  hex,
+  PAGE_SIZE,
+  type PhysicalAddress,
+  type PhysicalMemory,
+  physicalAddress,
+} from '../memblock/index.js';
 import { type BootRecordReport, inspectScratch, noteCutShort, recordReport } from './boot-report.js';
 import { Claims, type OwnerClaim, type UnclaimedRange } from './claims.js';
 import { type InspectContext, noteClaims } from './context.js';
@@ -115,7 +122,8 @@ export function inspectHandover(
     notePreserved(context, tracker, { record, scratch: scratch ?? [], blobs });
     // Said of a list that is sound, where it was not known which form it has.
     if (as === undefined && root.profile === KHO_V1 && tracker.reuse.length === 0) {
-      noteKhoserForm(context, tracker.first, tracker.objects, blobs);
+      const areas = known.reservations?.map(({ address, size }) => preservedPart(address, size)) ?? [];
+      noteKhoserForm(context, tracker.first, tracker.objects, [...blobs, ...areas]);
     }
   }
   const reused = noteReuse(findings, rootAddress, [
@@ -160,6 +168,11 @@ function inspectList(context: InspectContext, { profile }: InspectedRoot, memory
     walkPreservedMemory(context.memory, { profile, memoryMap }, visit, { onDamage }),
   );
   return { ...tracker, first: memoryMap };
+}
+
+/** Of a `reserve_mem` area its whole pages are preserved. */
+function preservedPart(start: number, size: number): { address: PhysicalAddress; size: number } {
+  return { address: physicalAddress(start), size: alignDown(size, PAGE_SIZE) };
 }
 
 /** Structures that are no longer there are mostly gone for one reason. */

@@ -54,6 +54,8 @@ export interface InspectPathOptions extends StartOptions, InspectOptions {
   readonly force?: boolean;
   /** Bytes that the image had when it was written, where that is known: fewer are one that was cut short. */
   readonly imageSize?: number;
+  /** Memory of which the image has no bytes, where that is known. */
+  readonly unbacked?: readonly { readonly base: number; readonly size: number }[];
   readonly signal?: AbortSignal;
 }
 
@@ -104,6 +106,7 @@ async function inspectImage(
   const { memory, report: file } = openImageFile(path);
   try {
     memory.checkWhole(options.imageSize ?? 0);
+    memory.setUnbacked(options.unbacked ?? []);
     const chosen = chooseStart(memory, options);
     const handover = inspectHandover(memory, chosen.start, options);
     const findings = new Findings();

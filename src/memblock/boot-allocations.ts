@@ -43,6 +43,7 @@ export const HASH_BUCKET_SIZE = 8;
 export const DENTRY_HASH_SCALE = 13;
 export const INODE_HASH_SCALE = 14;
 
+const NO_MINIMUM = physicalAddress(0);
 const POINTER_SIZE = 8;
 const PMD_SIZE = 2 ** 21;
 const PUD_SIZE = 2 ** 30;
@@ -148,6 +149,23 @@ class BootAllocator {
     this.allocations.push({ name, address, size, nid });
   }
 
+  /**
+   * The struct pages of `sections` sections: where there is no such room in one piece, section by section, as the kernel
+   * does it always (vmemmap_alloc_block() of PMD_SIZE). A kernel in scratch needs that: no area of it need be so large.
+   */
+  allocateStructPages(sections: number, place: Place & { readonly nid: number }): void {
+    const name = `struct pages ${place.nid}`;
+    const whole = sections * SECTION_MEMMAP_SIZE;
+    const { nid, minimum } = place;
+    if (this.#memblock.findInRange(whole, SECTION_MEMMAP_SIZE, minimum ?? NO_MINIMUM, MEMBLOCK_ALLOC_ACCESSIBLE, nid)) {
+      this.allocate(name, whole, SECTION_MEMMAP_SIZE, place);
+    } else {
+      for (let section = 0; section < sections; section++) {
+        this.allocate(name, SECTION_MEMMAP_SIZE, SECTION_MEMMAP_SIZE, place);
+      }
+    }
+  }
+
   /** The bounce buffers, as large as there is room for (7.2.13 in small scratch took 32 MiB); 0 if there is none. */
   allocateSwiotlb(): number {
     for (let size = SWIOTLB_SIZE; size >= SWIOTLB_MINIMUM; size /= 2) {
@@ -207,7 +225,7 @@ function allocateSections(memblock: Memblock, boot: BootAllocator, nodes: readon
     if (own.length === 0) continue;
     const goal = { nid, minimum: MAX_DMA_ADDRESS };
     boot.allocate(`section usage ${nid}`, own.length * SECTION_USAGE_SIZE, SMP_CACHE_BYTES, { nid });
-    boot.allocate(`struct pages ${nid}`, own.length * SECTION_MEMMAP_SIZE, SECTION_MEMMAP_SIZE, goal);
+    boot.allocateStructPages(own.length, goal);
     // Struct pages of consecutive sections are consecutive in virtual memory, where nothing is mapped before: 1 GiB of
     // them is one PMD page, 512 GiB are one PUD page, made for the node that comes first.
     const tables = [PUD_SIZE, P4D_SIZE].flatMap((reach) =>

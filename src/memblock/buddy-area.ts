@@ -1,9 +1,7 @@
-import { KhoError } from '../errors.js';
 import {
   alignDown,
   alignUp,
   frameAddress,
-  hex,
   MAX_ORDER_NR_PAGES,
   MAX_PAGE_ORDER,
   PAGE_SIZE,
@@ -13,36 +11,34 @@ import {
 } from './address.js';
 import { fillBits, findBit, lowestBit } from './bits.js';
 import { IndexSet } from './index-set.js';
-import type { MemoryRange } from './memory-map.js';
 
-/** Bit numbers are 32-bit: 2^31 pages, 8 TiB in one range. */
-const MAX_AREA_PAGES = 2 ** 31;
+/** A stretch of the pages of an area, by their numbers. */
+interface Span {
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
 
 /**
  * The buddy system of one range of memory. Pages are numbered from a multiple of the largest block at or below the base
  * of the range, so that a block of order k starts at a multiple of 2^k and its buddy differs in bit k alone.
  *
  * Each page handed over is either allocated or in exactly one free block. The bitmaps are as large as the range, but a
- * machine commits only what is touched: an unused terabyte costs nothing.
+ * machine commits only what is touched: an unused terabyte costs nothing. Bit numbers are 32-bit, so an area has at most
+ * 2^31 pages; the allocator cuts larger ranges.
  */
 export class BuddyArea {
-  readonly nid: number;
   /** The frame that has number 0. */
   readonly #firstFrame: number;
-  /** Pages that were handed over. */
-  readonly #managed: Int32Array;
+  /** What was handed over, ascending. */
+  readonly #managed: Span[] = [];
   readonly #allocated: Int32Array;
   /** Free blocks by order; block n of order k starts at page n * 2^k. */
   readonly #free: IndexSet[] = [];
 
-  constructor({ base, size, nid }: MemoryRange) {
-    this.nid = nid;
+  constructor(base: PhysicalAddress, size: number) {
     this.#firstFrame = alignDown(pageFrame(base), MAX_ORDER_NR_PAGES);
     const pages = alignUp(Math.ceil((base + size) / PAGE_SIZE) - this.#firstFrame, MAX_ORDER_NR_PAGES);
-    if (pages > MAX_AREA_PAGES) {
-      throw new KhoError('KHO_EINVAL', `the memory range at ${hex(base)} is above 8 TiB`, { address: base, size });
-    }
-    this.#managed = new Int32Array(pages / 32);
     this.#allocated = new Int32Array(pages / 32);
     for (let order = 0; order <= MAX_PAGE_ORDER; order++) this.#free.push(new IndexSet(pages / 2 ** order));
   }
@@ -56,13 +52,19 @@ export class BuddyArea {
     return this.#free[order].size;
   }
 
-  /** Hands pages over as free. False, with nothing changed, if one of them was handed over before. */
-  add(base: PhysicalAddress, pages: number): boolean {
+  /** Whether any of the pages was handed over. */
+  manages(base: PhysicalAddress, pages: number): boolean {
     const start = this.#number(base);
-    if (findBit(this.#managed, start, start + pages, true) < start + pages) return false;
-    fillBits(this.#managed, start, pages, true);
+    return this.#managed.some((span) => span.start < start + pages && start < span.end);
+  }
+
+  /** Hands pages over as free, none of which was before: see {@link manages}. */
+  add(base: PhysicalAddress, pages: number): void {
+    const start = this.#number(base);
+    const span = { start, end: start + pages };
+    const next = this.#managed.findIndex((other) => other.start > start);
+    this.#managed.splice(next < 0 ? this.#managed.length : next, 0, span);
     this.#release(start, pages);
-    return true;
   }
 
   /** The lowest free block of order `from`, cut down to `order`. {@link hasFree} said that there is one. */
@@ -76,27 +78,38 @@ export class BuddyArea {
     return this.#allocate(block * 2 ** order, 2 ** order);
   }
 
-  /** The lowest run of `count` neighbouring free blocks of the largest order, or undefined. */
-  takeRun(count: number): PhysicalAddress | undefined {
+  /**
+   * The lowest run of `count` neighbouring free blocks of the largest order that begins at a multiple of `alignment`
+   * blocks, or undefined.
+   */
+  takeRun(count: number, alignment: number): PhysicalAddress | undefined {
     const free = this.#free[MAX_PAGE_ORDER];
-    let start = free.next();
-    for (let block = start; block >= 0; block = free.next(block + 1)) {
-      if (block > start && !free.has(block - 1)) start = block;
-      if (block - start + 1 < count) continue;
-      for (let taken = start; taken <= block; taken++) free.delete(taken);
-      return this.#allocate(start * MAX_ORDER_NR_PAGES, count * MAX_ORDER_NR_PAGES);
+    const firstBlock = this.#firstFrame / MAX_ORDER_NR_PAGES;
+    for (let block = free.next(); block >= 0; block = free.next(block)) {
+      const start = alignUp(firstBlock + block, alignment) - firstBlock;
+      let end = start;
+      while (end < start + count && free.has(end)) end++;
+      if (end === start + count) {
+        for (let taken = start; taken < end; taken++) free.delete(taken);
+        return this.#allocate(start * MAX_ORDER_NR_PAGES, count * MAX_ORDER_NR_PAGES);
+      }
+      block = end + 1;
     }
     return undefined;
   }
 
-  /** Frees allocated pages. Otherwise nothing changes, and the first page that is not allocated is returned. */
-  free(base: PhysicalAddress, pages: number): PhysicalAddress | undefined {
+  /** The first of the pages that is not allocated, if there is one. */
+  unallocated(base: PhysicalAddress, pages: number): PhysicalAddress | undefined {
     const start = this.#number(base);
     const wrong = findBit(this.#allocated, start, start + pages, false);
-    if (wrong < start + pages) return this.#address(wrong);
+    return wrong < start + pages ? this.#address(wrong) : undefined;
+  }
+
+  /** Frees pages, all of which are allocated. */
+  free(base: PhysicalAddress, pages: number): void {
+    const start = this.#number(base);
     fillBits(this.#allocated, start, pages, false);
     this.#release(start, pages);
-    return undefined;
   }
 
   #allocate(start: number, pages: number): PhysicalAddress {

@@ -5,8 +5,8 @@
  *   word 0     SHARD_COUNT
  *        1     offset of record 0, 1, 2, ...
  *   -- 64-byte line ------------------------------------------------------------
- *   record 0   DECLARED_PAGES | FREE_PAGES | EXTENT_COUNT
- *              extent 0: FRAME low, high | EXTENT_PAGES | SEARCH_FROM | USED | HEADS
+ *   record 0   UNIT_ORDER | DECLARED | FREE | EXTENT_COUNT
+ *              extent 0: FIRST low, high | EXTENT_UNITS | SEARCH_FROM | USED | HEADS
  *              extent 1: ...                                             |       |
  *              used bits of extent 0  <----------------------------------'       |
  *              head bits of extent 0  <------------------------------------------'
@@ -15,7 +15,10 @@
  *   record 1   ...
  * ```
  *
- * The head bits record where each allocation starts; it ends before the next head or the next page that is not used.
+ * A record counts in units of 2^UNIT_ORDER pages, aligned to their size: pages, or for guest memory its folios, so that
+ * a terabyte of them needs no larger bitmaps than a gigabyte of pages.
+ *
+ * The head bits record where each allocation starts; it ends before the next head or the next unit that is not used.
  */
 
 /** Fields of the table's header. After them follow the word offsets of the shards' records. */
@@ -23,17 +26,18 @@ export const SHARD_COUNT = 0;
 export const RECORD_OFFSETS = 1;
 
 /** Fields of a shard's record. After them follow its extents, then their bitmaps. */
-export const DECLARED_PAGES = 0;
-export const FREE_PAGES = 1;
-export const EXTENT_COUNT = 2;
-export const EXTENTS = 3;
+export const UNIT_ORDER = 0;
+export const DECLARED = 1; // in units, as all numbers below
+export const FREE = 2;
+export const EXTENT_COUNT = 3;
+export const EXTENTS = 4;
 
 /** Fields of one extent. */
-export const FRAME = 0; // page frame number, below 2^40: low word, then high word
-export const EXTENT_PAGES = FRAME + 2;
-export const SEARCH_FROM = EXTENT_PAGES + 1; // no page below this one is free
-export const USED = SEARCH_FROM + 1; // word offset of the bitmap: bit i = page i is allocated
-export const HEADS = USED + 1; // word offset of the bitmap: bit i = an allocation starts at page i
+export const FIRST = 0; // number of the first unit: its address by the size of a unit; below 2^40: low word, then high word
+export const EXTENT_UNITS = FIRST + 2;
+export const SEARCH_FROM = EXTENT_UNITS + 1; // no unit below this one is free
+export const USED = SEARCH_FROM + 1; // word offset of the bitmap: bit i = unit i is allocated
+export const HEADS = USED + 1; // word offset of the bitmap: bit i = an allocation starts at unit i
 export const EXTENT_FIELDS = HEADS + 1;
 
 /** Records start at cache lines: shards that run at the same time write to lines of their own. */

@@ -2,25 +2,28 @@ import { KhoError } from '../errors.js';
 import { hex, PAGE_SIZE, PHYS_ADDR_MAX } from './address.js';
 import {
   alignToLine,
-  DECLARED_PAGES,
+  DECLARED,
   EXTENT_COUNT,
   EXTENT_FIELDS,
-  EXTENT_PAGES,
+  EXTENT_UNITS,
   EXTENTS,
-  FRAME,
-  FREE_PAGES,
+  FIRST,
+  FREE,
   HEADS,
   RECORD_OFFSETS,
   SHARD_COUNT,
+  UNIT_ORDER,
   USED,
 } from './extent-layout.js';
-import { type Extent, ShardExtents } from './shard-extents.js';
+import { type Extent, MAX_FOLIO_ORDER, ShardExtents } from './shard-extents.js';
 
 /** What a shard declared, and what it was granted for that. */
 export interface ShardGrant {
   /** Pages that the shard declared: its extents have exactly as many. */
   readonly pages: number;
   readonly ranges: readonly Extent[];
+  /** The shard gets multiples of 2^order aligned pages, and no less; 0 unless said. For guest memory, in large folios. */
+  readonly order?: number;
 }
 
 /**
@@ -42,8 +45,8 @@ export class ExtentTable {
   }
 
   /**
-   * A table with one record per shard, nothing allocated. KHO_EINVAL, with the shard, unless its ranges are page
-   * aligned, overlap no other range of any shard, and add up to the pages that it declared.
+   * A table with one record per shard, nothing allocated. KHO_EINVAL, with the shard, unless its ranges are multiples of
+   * its order, overlap no other range of any shard, and add up to the pages that it declared.
    */
   static create(shards: readonly ShardGrant[]): ExtentTable {
     checkGrants(shards);
@@ -81,50 +84,59 @@ export class ExtentTable {
   }
 }
 
-function bitmapWords(pages: number): number {
-  return Math.ceil(pages / 32);
+function bitmapWords(units: number): number {
+  return Math.ceil(units / 32);
 }
 
-function recordWords({ ranges }: ShardGrant): number {
-  return ranges.reduce((sum, { pages }) => sum + 2 * bitmapWords(pages), EXTENTS + ranges.length * EXTENT_FIELDS);
+function recordWords({ ranges, order = 0 }: ShardGrant): number {
+  return ranges.reduce(
+    (sum, { pages }) => sum + 2 * bitmapWords(pages / 2 ** order),
+    EXTENTS + ranges.length * EXTENT_FIELDS,
+  );
 }
 
-function writeRecord(words: Int32Array, record: number, { pages, ranges }: ShardGrant): void {
-  words[record + DECLARED_PAGES] = pages;
-  words[record + FREE_PAGES] = pages;
+function writeRecord(words: Int32Array, record: number, { pages, ranges, order = 0 }: ShardGrant): void {
+  words[record + UNIT_ORDER] = order;
+  words[record + DECLARED] = pages / 2 ** order;
+  words[record + FREE] = pages / 2 ** order;
   words[record + EXTENT_COUNT] = ranges.length;
   let extent = record + EXTENTS;
   let bitmap = extent + ranges.length * EXTENT_FIELDS;
   for (const range of [...ranges].sort((a, b) => a.base - b.base)) {
-    const frame = range.base / PAGE_SIZE;
-    words[extent + FRAME] = frame; // keeps the low 32 bits
-    words[extent + FRAME + 1] = Math.floor(frame / 2 ** 32);
-    words[extent + EXTENT_PAGES] = range.pages;
+    const first = range.base / (PAGE_SIZE * 2 ** order);
+    const units = range.pages / 2 ** order;
+    words[extent + FIRST] = first; // keeps the low 32 bits
+    words[extent + FIRST + 1] = Math.floor(first / 2 ** 32);
+    words[extent + EXTENT_UNITS] = units;
     words[extent + USED] = bitmap;
-    words[extent + HEADS] = bitmap + bitmapWords(range.pages);
-    bitmap += 2 * bitmapWords(range.pages);
+    words[extent + HEADS] = bitmap + bitmapWords(units);
+    bitmap += 2 * bitmapWords(units);
     extent += EXTENT_FIELDS;
   }
 }
 
 function checkGrants(shards: readonly ShardGrant[]): void {
-  const all: (Extent & { shard: number })[] = [];
-  shards.forEach(({ pages, ranges }, shard) => {
+  const all: (Extent & { shard: number; order: number })[] = [];
+  shards.forEach(({ pages, ranges, order = 0 }, shard) => {
+    if (!Number.isInteger(order) || order < 0 || order > MAX_FOLIO_ORDER) {
+      throw new KhoError('KHO_EINVAL', `shard ${shard} has memory of order ${order}`, { shard });
+    }
     const granted = ranges.reduce((sum, range) => sum + range.pages, 0);
     if (granted !== pages) {
       throw new KhoError('KHO_EINVAL', `shard ${shard} declared ${pages} pages, but was granted ${granted}`, { shard });
     }
-    all.push(...ranges.map((range) => ({ ...range, shard })));
+    all.push(...ranges.map((range) => ({ ...range, shard, order })));
   });
   all.sort((a, b) => a.base - b.base);
   let end = 0;
-  for (const { base, pages, shard } of all) {
+  for (const { base, pages, shard, order } of all) {
     const bytes = pages * PAGE_SIZE;
+    const units = pages / 2 ** order;
     if (
-      base % PAGE_SIZE !== 0 ||
-      !Number.isInteger(pages) ||
-      pages <= 0 ||
-      pages >= 2 ** 31 ||
+      base % (PAGE_SIZE * 2 ** order) !== 0 ||
+      !Number.isInteger(units) ||
+      units <= 0 ||
+      units >= 2 ** 31 ||
       base + bytes > PHYS_ADDR_MAX
     ) {
       const text = `the extent of ${pages} pages at ${hex(base)} for shard ${shard} is malformed`;

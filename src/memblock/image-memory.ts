@@ -133,6 +133,19 @@ export class ImageMemory extends IntegerAccess implements PhysicalMemory {
     this.#map = new MemoryMap(ranges);
   }
 
+  /**
+   * Says of which memory the file has no bytes, although it has room for them: reading that is KHO_EFAULT, not zeros.
+   * KHO_EINVAL as for a map.
+   */
+  setUnbacked(ranges: Iterable<{ readonly base: number; readonly size: number }>): void {
+    let map = [...this.#map.ranges];
+    for (const { base, size } of ranges) {
+      map = map.flatMap((range) => withoutStretch(range, base, base + size));
+      map.push({ base: physicalAddress(base), size, nid: 0, backed: false });
+    }
+    this.#map = new MemoryMap(map);
+  }
+
   read(address: PhysicalAddress, length: number): Uint8Array {
     this.#check(address, length);
     const copy = new Uint8Array(length);
@@ -297,6 +310,18 @@ export class ImageMemory extends IntegerAccess implements PhysicalMemory {
       throw new KhoError('KHO_EIO', text, { file: this.file, offset }, { cause });
     }
   }
+}
+
+/** The parts of a range before `start` and after `end`. */
+function withoutStretch({ base, size, nid, backed }: MemoryRange, start: number, end: number): MemoryRange[] {
+  const stop = base + size;
+  const parts: [from: number, to: number][] = [
+    [base, Math.min(stop, start)],
+    [Math.max(base, end), stop],
+  ];
+  return parts.flatMap(([from, to]) =>
+    to > from ? [{ base: physicalAddress(from), size: to - from, nid, backed }] : [],
+  );
 }
 
 /** The memory map that says no more than what the file holds. */

@@ -14,10 +14,10 @@ export class NodeMap {
   /** Whether two frames are on one node; those outside of memory are on none, together. */
   readonly sameNode: SameNode = (first, last) => this.#nodeOf(first) === this.#nodeOf(last);
 
-  /** Whether all of [address, address + size) lies in one range of the memory map, and so on one node. */
-  isOneRange(address: PhysicalAddress, size: number): boolean {
+  /** The range of the memory map, and so the node, that all of [address, address + size) lies in; undefined if none does. */
+  rangeOf(address: PhysicalAddress, size: number): MemoryRange | undefined {
     const range = this.#map.find(address);
-    return range !== undefined && address + size <= range.base + range.size;
+    return range !== undefined && address + size <= range.base + range.size ? range : undefined;
   }
 
   /** KHO_EFAULT, with the first address that is none, unless all of [address, address + size) is memory, backed or not. */

@@ -1,7 +1,8 @@
 import { KhoError } from '../errors.js';
 import { after, hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
 import { type ByteOrder, IntegerAccess } from './integer-access.js';
-import { MemoryMap, type MemoryRange } from './memory-map.js';
+import { MemoryMap, type MemoryRange, type Piece } from './memory-map.js';
+import { Segment, type SegmentHandle } from './segment.js';
 
 /**
  * The physical memory of a host, as drivers and readers see it. Two implementations: {@link SharedPhysicalMemory}, live
@@ -39,26 +40,15 @@ export interface PhysicalMemory {
 /** Segments end at multiples of this many bytes: word indexes stay small, and no aligned object up to 1 GiB is cut. */
 export const SEGMENT_SIZE = 2 ** 30;
 
+/** Memory with at most so many backed bytes is shared with other threads whole; of larger memory only what is in use. */
+export const SHARED_WHOLE = 16 * 2 ** 30;
+
 /** Up to this many bytes a loop is faster than a call of set(). */
 const SMALL = 8;
 
 /** What {@link SharedPhysicalMemory.attach} needs in another thread; structured clone shares the buffers. */
 export interface SharedMemoryHandle {
-  /** Ascending; `buffer` is null where the memory is unbacked. */
-  readonly segments: readonly {
-    readonly base: number;
-    readonly size: number;
-    readonly nid: number;
-    readonly buffer: SharedArrayBuffer | null;
-  }[];
-}
-
-/** One shared buffer and what it stands for. An unbacked segment has empty views. */
-interface Segment extends MemoryRange {
-  readonly bytes: Uint8Array<SharedArrayBuffer>;
-  readonly words: Int32Array<SharedArrayBuffer>;
-  readonly longs: BigInt64Array<SharedArrayBuffer>;
-  readonly buffer: SharedArrayBuffer | null;
+  readonly segments: readonly SegmentHandle[];
 }
 
 /** Where a word lies, for code that uses Atomics or cannot afford a lookup per word. */
@@ -88,10 +78,14 @@ export interface LongLocation {
  *   segment        #0        #1        #2                        #3
  * ```
  *
- * The operating system commits a page of a buffer when it is first touched; creating a host of any size touches none.
+ * A segment gets its buffer when one of its bytes is first accessed, and the operating system commits a page of the
+ * buffer when that is first touched: creating a host of any size reserves and touches nothing. So a machine that would
+ * refuse the buffers of a whole host can model it, as long as few of its GiB are used.
  *
  * Threads: any number may attach. Plain accesses are not ordered between threads, so two threads may use the same bytes
  * only one after the other, with a message (or an Atomics operation) in between; see {@link words} for the rest.
+ * Only the thread that created the memory begins to use a segment. Elsewhere one that had no buffer when the
+ * {@link handle} was taken reads as zeros, and a write to it is KHO_EFAULT. Up to {@link SHARED_WHOLE} all have one.
  */
 export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemory {
   readonly ranges: readonly MemoryRange[];
@@ -105,8 +99,8 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
 
   /**
    * Memory for `ranges`, all zero. Neighbours of one node and kind become one range. KHO_EINVAL unless every base and
-   * size is a multiple of {@link PAGE_SIZE} below {@link PHYS_ADDR_MAX} and no two ranges overlap; KHO_ENOMEM when this
-   * machine refuses to reserve a buffer.
+   * size is a multiple of {@link PAGE_SIZE} below {@link PHYS_ADDR_MAX} and no two ranges overlap. Any later access may be
+   * KHO_ENOMEM, when this machine refuses to reserve a segment's buffer.
    */
   static create(ranges: Iterable<MemoryRange>): SharedPhysicalMemory {
     const map = new MemoryMap(ranges);
@@ -119,7 +113,7 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
       for (let offset = 0; offset < size; ) {
         const start = after(base, offset);
         const length = Math.min(size - offset, backed ? SEGMENT_SIZE - (start % SEGMENT_SIZE) : size);
-        segments.push(segment(start, length, nid, backed ? sharedBuffer(start, length) : null));
+        segments.push(Segment.create({ base: start, size: length, nid, backed }));
         offset += length;
       }
     }
@@ -128,14 +122,14 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
 
   /** The same memory in another thread. */
   static attach(handle: SharedMemoryHandle): SharedPhysicalMemory {
-    return new SharedPhysicalMemory(
-      handle.segments.map(({ base, size, nid, buffer }) => segment(base as PhysicalAddress, size, nid, buffer)),
-    );
+    return new SharedPhysicalMemory(handle.segments.map((segment) => Segment.attach(segment)));
   }
 
-  /** A structured-cloneable description for {@link attach}. */
+  /** A structured-cloneable description for {@link attach}. KHO_ENOMEM when this machine refuses a buffer. */
   get handle(): SharedMemoryHandle {
-    return { segments: this.#map.ranges.map(({ base, size, nid, buffer }) => ({ base, size, nid, buffer })) };
+    const backed = this.#map.ranges.filter((segment) => segment.backed);
+    if (backed.reduce((sum, { size }) => sum + size, 0) <= SHARED_WHOLE) for (const segment of backed) segment.use();
+    return { segments: this.#map.ranges.map((segment) => segment.handle) };
   }
 
   read(address: PhysicalAddress, length: number): Uint8Array {
@@ -154,7 +148,8 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
       const near = this.#map.only(address, target.length);
       if (near !== undefined) {
         const offset = address - near.base;
-        for (let index = 0; index < target.length; index++) target[index] = near.bytes[offset + index];
+        const source = near.bytes;
+        for (let index = 0; index < target.length; index++) target[index] = source[offset + index];
         return;
       }
     }
@@ -170,20 +165,21 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
       const near = this.#map.only(address, bytes.length);
       if (near !== undefined) {
         const offset = address - near.base;
-        for (let index = 0; index < bytes.length; index++) near.bytes[offset + index] = bytes[index];
+        const target = near.writable;
+        for (let index = 0; index < bytes.length; index++) target[offset + index] = bytes[index];
         return;
       }
     }
     let at = 0;
-    for (const { range, offset, length } of this.#map.cut(address, bytes.length)) {
-      range.bytes.set(bytes.subarray(at, at + length), offset);
+    for (const { range, offset, length } of this.#writable(address, bytes.length)) {
+      range.writable.set(bytes.subarray(at, at + length), offset);
       at += length;
     }
   }
 
   fill(address: PhysicalAddress, length: number, byte: number): void {
-    for (const piece of this.#map.cut(address, length)) {
-      piece.range.bytes.fill(byte, piece.offset, piece.offset + piece.length);
+    for (const piece of this.#writable(address, length)) {
+      piece.range.writable.fill(byte, piece.offset, piece.offset + piece.length);
     }
   }
 
@@ -228,23 +224,13 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     const [{ range, offset }] = this.#map.cut(address, 8);
     return { array: range.longs, index: offset / 8 };
   }
-}
 
-function sharedBuffer(base: PhysicalAddress, size: number): SharedArrayBuffer {
-  try {
-    return new SharedArrayBuffer(size);
-  } catch (cause) {
-    const text = `this machine refuses ${size} bytes of shared memory for the segment at ${hex(base)}`;
-    throw new KhoError('KHO_ENOMEM', text, { address: base, size }, { cause });
+  /** The pieces of a write, every one of which can be written. */
+  #writable(address: PhysicalAddress, length: number): Piece<Segment>[] {
+    const pieces = this.#map.cut(address, length);
+    if (pieces.length > 1) for (const { range } of pieces) void range.writable;
+    return pieces;
   }
-}
-
-const NO_BYTES = new SharedArrayBuffer(0);
-
-function segment(base: PhysicalAddress, size: number, nid: number, buffer: SharedArrayBuffer | null): Segment {
-  const held = buffer ?? NO_BYTES;
-  const [bytes, words, longs] = [new Uint8Array(held), new Int32Array(held), new BigInt64Array(held)];
-  return { base, size, nid, backed: buffer !== null, bytes, words, longs, buffer };
 }
 
 /** The memory map that segments stand for: neighbours of one node and kind are one range. */

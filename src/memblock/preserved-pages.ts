@@ -7,6 +7,13 @@ import { ORDER_0_LOG2 } from './radix-key.js';
 import type { RadixTree } from './radix-tree.js';
 import type { ScratchArea } from './scratch.js';
 
+// Of the module's own, and in tables: V8 loads what is imported anew each time, and 2 ** order and % are slow for doubles.
+const PAGE_BYTES = PAGE_SIZE;
+const FRAMES_PER_BYTE = 1 / PAGE_SIZE;
+const END_FRAME = PHYS_ADDR_MAX / PAGE_SIZE;
+/** Pages of a folio, by order. */
+const FOLIO_PAGES = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => 2 ** order);
+
 /** Where {@link PreservedPages.allocPreserve} gets its folios. */
 export interface FolioSource {
   /** 2^order pages, aligned to their size. */
@@ -29,6 +36,9 @@ export class PreservedPages {
   readonly #memory: PhysicalMemory;
   readonly #nodes: NodeMap;
   readonly #scratch: readonly ScratchArea[];
+  /** The memory around what was preserved last: of one range, and without scratch. Most of what follows lies in it, too. */
+  #start = 0;
+  #end = 0;
 
   /** `scratch` may be left out where no page of it can come from. */
   constructor(tracker: RadixTree, memory: PhysicalMemory, scratch: readonly ScratchArea[] = []) {
@@ -73,13 +83,13 @@ export class PreservedPages {
     this.#checkPlace('kho_preserve_pages', address, pages);
     const { tracker } = this;
     const crossing = this.#crossing(address, pages);
-    const frame = address / PAGE_SIZE;
+    const frame = address * FRAMES_PER_BYTE;
     let done = 0;
     try {
       while (done < pages) {
         const order = orderAt(frame + done, pages - done, crossing);
-        tracker.set((address + done * PAGE_SIZE) as PhysicalAddress, order);
-        done += 2 ** order;
+        tracker.set((address + done * PAGE_BYTES) as PhysicalAddress, order);
+        done += FOLIO_PAGES[order];
       }
     } catch (error) {
       if (done > 0) this.unpreservePages(address, done); // the split of what was done is the same again
@@ -95,13 +105,13 @@ export class PreservedPages {
     checkRange('kho_unpreserve_pages', address, pages);
     const { tracker } = this;
     const crossing = this.#crossing(address, pages);
-    const frame = address / PAGE_SIZE;
+    const frame = address * FRAMES_PER_BYTE;
     let done = 0;
     try {
       while (done < pages) {
         const order = orderAt(frame + done, pages - done, crossing);
-        tracker.clear((address + done * PAGE_SIZE) as PhysicalAddress, order);
-        done += 2 ** order;
+        tracker.clear((address + done * PAGE_BYTES) as PhysicalAddress, order);
+        done += FOLIO_PAGES[order];
       }
     } catch (error) {
       if (done > 0) this.preservePages(address, done);
@@ -167,20 +177,41 @@ export class PreservedPages {
 
   /** What splits the range at the borders of nodes; undefined if there is none in it. */
   #crossing(address: PhysicalAddress, pages: number): SameNode | undefined {
-    return this.#nodes.isOneRange(address, pages * PAGE_SIZE) ? undefined : this.#nodes.sameNode;
+    const size = pages * PAGE_BYTES;
+    if (this.#isNear(address, size) || this.#nodes.rangeOf(address, size) !== undefined) return undefined;
+    return this.#nodes.sameNode;
+  }
+
+  #isNear(address: PhysicalAddress, size: number): boolean {
+    return address >= this.#start && address + size <= this.#end;
   }
 
   #checkPlace(call: string, address: PhysicalAddress, pages: number): void {
     checkRange(call, address, pages);
-    const size = pages * PAGE_SIZE;
-    if (!this.#nodes.isOneRange(address, size)) this.#nodes.checkMemory(address, size);
+    const size = pages * PAGE_BYTES;
+    if (!this.#isNear(address, size)) this.#goTo(call, address, size);
+  }
+
+  /** Looks a place up that is not where the last one was. */
+  #goTo(call: string, address: PhysicalAddress, size: number): void {
+    const end = address + size;
     for (const area of this.#scratch) {
-      if (address < area.address + area.size && address + size > area.address) {
-        const name = area.kind === 'node' ? `node ${area.nid}` : area.kind;
-        const where = `${hex(area.address)}-${hex(area.address + area.size)}`;
-        const text = `${pagesText(pages)} at ${hex(address)} lie in the ${name} scratch area ${where}`;
-        throw new KhoError('KHO_EINVAL', `${call}: ${text}: it is the next kernel's`, { call, address, size });
-      }
+      if (address >= area.address + area.size || end <= area.address) continue;
+      const name = area.kind === 'node' ? `node ${area.nid}` : area.kind;
+      const where = `${hex(area.address)}-${hex(area.address + area.size)}`;
+      const text = `${hex(address)}-${hex(end)} reaches into the ${name} scratch area ${where}`;
+      throw new KhoError('KHO_EINVAL', `${call}: ${text}: it is the next kernel's`, { call, address, size });
+    }
+    const range = this.#nodes.rangeOf(address, size);
+    if (range === undefined) {
+      this.#nodes.checkMemory(address, size);
+      return;
+    }
+    this.#start = range.base;
+    this.#end = range.base + range.size;
+    for (const area of this.#scratch) {
+      if (area.address < address) this.#start = Math.max(this.#start, area.address + area.size);
+      else this.#end = Math.min(this.#end, area.address);
     }
   }
 }
@@ -192,25 +223,27 @@ function orderAt(frame: number, pages: number, crossing: SameNode | undefined): 
 
 /** KHO_EINVAL unless the order is one. */
 function pagesOf(order: number): number {
-  if (Number.isInteger(order) && order >= 0 && order <= ORDER_0_LOG2) return 2 ** order;
+  const pages = FOLIO_PAGES[order];
+  if (pages !== undefined) return pages;
   throw new KhoError('KHO_EINVAL', `${order} is not the order of a folio (0 to ${ORDER_0_LOG2})`);
 }
 
 function checkRange(call: string, address: PhysicalAddress, pages: number): void {
-  const end = address + pages * PAGE_SIZE;
-  if (pages > 0 && Number.isSafeInteger(pages) && address >= 0 && address % PAGE_SIZE === 0 && end <= PHYS_ADDR_MAX)
-    return;
+  const frame = address * FRAMES_PER_BYTE;
+  const some = pages > 0 && Number.isSafeInteger(pages);
+  if (some && frame >= 0 && Math.floor(frame) === frame && frame + pages <= END_FRAME) return;
+  throw noRange(call, address, pages);
+}
+
+/** Apart from {@link checkRange}, which stays small enough to be inlined. */
+function noRange(call: string, address: PhysicalAddress, pages: number): KhoError {
   const why = !(pages > 0 && Number.isSafeInteger(pages))
     ? 'it has no pages'
     : !(address >= 0 && address % PAGE_SIZE === 0)
       ? 'it does not begin with a page'
       : `it ends beyond ${hex(PHYS_ADDR_MAX)}`;
-  throw new KhoError('KHO_EINVAL', `${call}: no range of pages: ${pages} at ${hex(address)}: ${why}`, {
+  return new KhoError('KHO_EINVAL', `${call}: no range of pages: ${pages} at ${hex(address)}: ${why}`, {
     call,
     address,
   });
-}
-
-function pagesText(pages: number): string {
-  return pages === 1 ? 'the page' : `the ${pages} pages`;
 }

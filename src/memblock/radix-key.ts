@@ -41,6 +41,9 @@ const FOLIOS_PER_BYTE = FOLIO_SIZE.map((size) => 1 / size);
 /** The bit of the key that tells the order, by order. */
 export const ORDER_BIT = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => 2 ** (ORDER_0_LOG2 - order));
 
+// Not exported: V8 takes a module's own constants into the code, but loads one that is exported anew each time.
+const BIT_IN_LEAF = LEAF_BITS - 1;
+const NUMBER_LIMIT = ORDER_BIT;
 /** The bit of the key that tells the order, where it is one of the leaf's own: of orders above 37. Others have 0. */
 const ORDER_BIT_IN_LEAF = Int32Array.from(ORDER_BIT, (bit) => bit % LEAF_BITS);
 
@@ -51,7 +54,7 @@ const ORDER_BIT_IN_LEAF = Int32Array.from(ORDER_BIT, (bit) => bit % LEAF_BITS);
 export function folioNumber(address: PhysicalAddress, order: number): number {
   const number = address * FOLIOS_PER_BYTE[order]; // exact: a power of two
   // One conversion tells whether it is an integer in [0, 2^32), which is up to 16 TiB; NaN is none.
-  if (number >>> 0 === number ? number < ORDER_BIT[order] : isFarNumber(number, order)) return number;
+  if (number >>> 0 === number ? number < NUMBER_LIMIT[order] : isFarNumber(number, order)) return number;
   throw notAFolio(address, order);
 }
 
@@ -61,7 +64,7 @@ function isFarNumber(number: number, order: number): boolean {
 
 /** The bit of its leaf that marks folio number `number` of its order. */
 export function leafBit(number: number, order: number): number {
-  return (number & (LEAF_BITS - 1)) | ORDER_BIT_IN_LEAF[order];
+  return (number & BIT_IN_LEAF) | ORDER_BIT_IN_LEAF[order];
 }
 
 /** The key of a folio. KHO_EINVAL unless `order` is in 0 to 52 and `address` a multiple of the folio's size. */

@@ -18,16 +18,23 @@ import {
   TABLE_SIZE_LOG2,
 } from './radix-key.js';
 
-/** A leaf page whose place is known. */
-interface Leaf {
-  /** The words of the segment that holds the page. */
-  readonly words: Int32Array;
-  /** Index in {@link words} of the page's first word. */
-  readonly start: number;
+/** What a thread knows of the leaves below one table of level 1, by entry. */
+interface LeafTable {
+  /** The words of the segment that holds the leaf. */
+  readonly words: Int32Array[];
+  /** Index in {@link words} of the leaf's first word; -1 if it is not known, or not there. */
+  readonly starts: Int32Array;
 }
 
-/** Folios of one order that the leaves below one table of level 1 mark, as a shift. */
-const TABLE_FOLIOS_LOG2 = TABLE_SIZE_LOG2 + LEAF_BITS_LOG2;
+const NO_WORDS = new Int32Array(0);
+const EMPTY_TABLE: LeafTable = { words: [], starts: new Int32Array(TABLE_SIZE).fill(-1) };
+
+// Not imported where a mark needs them: V8 takes a module's own constants into the code, but loads others each time.
+/** Of the number of a folio: what is above says which leaf it is in. */
+const LEAF_SHIFT = LEAF_BITS_LOG2;
+/** Of the same: what is above says below which table of level 1, among those of its order. */
+const TABLE_SHIFT = LEAF_BITS_LOG2 + TABLE_SIZE_LOG2;
+const ENTRY_MASK = TABLE_SIZE - 1;
 
 /**
  * The kho-v4 radix tree of preserved folios, in the physical memory that the successor will read (radix-key.ts has the
@@ -48,10 +55,10 @@ export class RadixTree {
   readonly #memory: SharedPhysicalMemory;
   readonly #branches: RadixBranches;
   /**
-   * Every leaf used so far by this thread: by order, then as the tables of level 1 and their entries. A descent for each
-   * mark would cost several times the mark. Leaves never move.
+   * Every leaf used so far by this thread: by order and table of level 1. A descent for each mark would cost several times the
+   * mark. Leaves never move.
    */
-  readonly #leaves: (Leaf | undefined)[][][] = Array.from(FOLIO_SIZE, () => []);
+  readonly #tables: LeafTable[][] = Array.from(FOLIO_SIZE, () => []);
 
   private constructor(memory: SharedPhysicalMemory, branches: RadixBranches) {
     this.#memory = memory;
@@ -110,10 +117,11 @@ export class RadixTree {
    */
   set(address: PhysicalAddress, order: number): void {
     const number = folioNumber(address, order);
-    const leaf = this.#knownLeaf(number, order) ?? this.#leafToMark(number, order);
+    const { words, starts } = this.#known(number, order) ?? this.#tableToMark(number, order);
+    const entry = entryOf(number);
     const bit = leafBit(number, order);
     const mask = 1 << (bit & 31);
-    if ((Atomics.or(leaf.words, leaf.start + (bit >>> 5), mask) & mask) !== 0) {
+    if ((Atomics.or(words[entry], starts[entry] + (bit >>> 5), mask) & mask) !== 0) {
       throw wrongMark('KHO_EEXIST', number, order, 'is preserved already');
     }
   }
@@ -121,10 +129,11 @@ export class RadixTree {
   /** Takes a mark back. KHO_ENOENT if there is none, KHO_EINVAL as radixKey. Pages of the tree are never freed. */
   clear(address: PhysicalAddress, order: number): void {
     const number = folioNumber(address, order);
-    const leaf = this.#leafToClear(number, order);
+    const { words, starts } = this.#known(number, order) ?? this.#tableToClear(number, order);
+    const entry = entryOf(number);
     const bit = leafBit(number, order);
     const mask = 1 << (bit & 31);
-    if ((Atomics.and(leaf.words, leaf.start + (bit >>> 5), ~mask) & mask) === 0) {
+    if ((Atomics.and(words[entry], starts[entry] + (bit >>> 5), ~mask) & mask) === 0) {
       throw wrongMark('KHO_ENOENT', number, order, 'is not preserved');
     }
   }
@@ -132,10 +141,11 @@ export class RadixTree {
   /** Whether a folio is marked with exactly this order. KHO_EINVAL as radixKey. */
   test(address: PhysicalAddress, order: number): boolean {
     const number = folioNumber(address, order);
-    const leaf = this.#leaf(number, order);
-    if (leaf === undefined) return false;
+    const table = this.#table(number, order);
+    if (table === undefined) return false;
+    const entry = entryOf(number);
     const bit = leafBit(number, order);
-    return ((Atomics.load(leaf.words, leaf.start + (bit >>> 5)) >>> (bit & 31)) & 1) === 1;
+    return ((Atomics.load(table.words[entry], table.starts[entry] + (bit >>> 5)) >>> (bit & 31)) & 1) === 1;
   }
 
   /**
@@ -147,16 +157,17 @@ export class RadixTree {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
     // All leaves first, so that the marking cannot run out of pages.
-    for (let number = first; number < end; number = nextLeaf(number)) this.#leafToMark(number, order);
+    for (let number = first; number < end; number = nextLeaf(number)) this.#tableToMark(number, order);
     for (let number = first; number < end; ) {
-      const { words, start } = this.#leafToMark(number, order);
+      const { words, starts } = this.#known(number, order) ?? this.#tableToMark(number, order);
+      const entry = entryOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
       const mask = maskOf(bit, length);
-      const index = start + (bit >>> 5);
-      const taken = Atomics.or(words, index, mask) & mask;
+      const index = starts[entry] + (bit >>> 5);
+      const taken = Atomics.or(words[entry], index, mask) & mask;
       if (taken !== 0) {
-        Atomics.and(words, index, ~(mask & ~taken));
+        Atomics.and(words[entry], index, ~(mask & ~taken));
         if (number > first) this.clearRun(address, order, number - first);
         throw wrongMark('KHO_EEXIST', number - (bit & 31) + lowestBit(taken), order, 'is preserved already');
       }
@@ -168,16 +179,17 @@ export class RadixTree {
   clearRun(address: PhysicalAddress, order: number, count: number): void {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
-    for (let number = first; number < end; number = nextLeaf(number)) this.#leafToClear(number, order);
+    for (let number = first; number < end; number = nextLeaf(number)) this.#tableToClear(number, order);
     for (let number = first; number < end; ) {
-      const { words, start } = this.#leafToClear(number, order);
+      const { words, starts } = this.#known(number, order) ?? this.#tableToClear(number, order);
+      const entry = entryOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
       const mask = maskOf(bit, length);
-      const index = start + (bit >>> 5);
-      const missing = ~Atomics.and(words, index, ~mask) & mask;
+      const index = starts[entry] + (bit >>> 5);
+      const missing = ~Atomics.and(words[entry], index, ~mask) & mask;
       if (missing !== 0) {
-        Atomics.or(words, index, mask & ~missing);
+        Atomics.or(words[entry], index, mask & ~missing);
         if (number > first) this.setRun(address, order, number - first);
         throw wrongMark('KHO_ENOENT', number - (bit & 31) + lowestBit(missing), order, 'is not preserved');
       }
@@ -190,14 +202,15 @@ export class RadixTree {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
     for (let number = first; number < end; ) {
-      const leaf = this.#leaf(number, order);
-      if (leaf === undefined) {
+      const table = this.#table(number, order);
+      if (table === undefined) {
         number = nextLeaf(number);
         continue;
       }
+      const entry = entryOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
-      const marked = Atomics.load(leaf.words, leaf.start + (bit >>> 5)) & maskOf(bit, length);
+      const marked = Atomics.load(table.words[entry], table.starts[entry] + (bit >>> 5)) & maskOf(bit, length);
       if (marked !== 0) return ((number - (bit & 31) + lowestBit(marked)) * FOLIO_SIZE[order]) as PhysicalAddress;
       number += length;
     }
@@ -221,51 +234,60 @@ export class RadixTree {
     return this.#branches.takeSpares();
   }
 
-  #leafToMark(number: number, order: number): Leaf {
-    const known = this.#leaf(number, order);
+  /** The table in which the leaf of a folio is known, if it is; small, so that V8 takes it into its callers. */
+  #known(number: number, order: number): LeafTable | undefined {
+    const table = this.#tables[order][tableOf(number)];
+    return table !== undefined && table.starts[entryOf(number)] >= 0 ? table : undefined;
+  }
+
+  #table(number: number, order: number): LeafTable | undefined {
+    const known = this.#known(number, order);
     if (known !== undefined) return known;
+    const page = this.#branches.find(leafOfKey(ORDER_BIT[order] + number));
+    return page === undefined ? undefined : this.#remember(number, order, page);
+  }
+
+  #tableToMark(number: number, order: number): LeafTable {
+    const table = this.#table(number, order);
+    if (table !== undefined) return table;
     if (this.#branches.canGrow) {
       return this.#remember(number, order, this.#branches.grow(leafOfKey(ORDER_BIT[order] + number)));
     }
     throw wrongMark('KHO_ENOENT', number, order, 'has no leaf in the tracker: ensure it first');
   }
 
-  #leafToClear(number: number, order: number): Leaf {
-    const leaf = this.#leaf(number, order);
-    if (leaf === undefined)
-      throw wrongMark('KHO_ENOENT', number, order, 'is not preserved: the tracker has no leaf for it');
-    return leaf;
+  #tableToClear(number: number, order: number): LeafTable {
+    const table = this.#table(number, order);
+    if (table !== undefined) return table;
+    throw wrongMark('KHO_ENOENT', number, order, 'is not preserved: the tracker has no leaf for it');
   }
 
-  #leaf(number: number, order: number): Leaf | undefined {
-    return this.#knownLeaf(number, order) ?? this.#findLeaf(number, order);
-  }
-
-  #knownLeaf(number: number, order: number): Leaf | undefined {
-    return this.#leaves[order][tableOf(number)]?.[(number >>> LEAF_BITS_LOG2) % TABLE_SIZE];
-  }
-
-  #findLeaf(number: number, order: number): Leaf | undefined {
-    const page = this.#branches.find(leafOfKey(ORDER_BIT[order] + number));
-    return page === undefined ? undefined : this.#remember(number, order, page);
-  }
-
-  #remember(number: number, order: number, page: PhysicalAddress): Leaf {
-    const { array: words, index: start } = this.#memory.words(page);
-    const leaf = { words, start };
-    const tables = this.#leaves[order];
-    const table = tableOf(number);
-    while (tables.length <= table) tables.push([]); // no holes: arrays with holes are slow
-    const leaves = tables[table];
-    if (leaves.length === 0) for (let entry = 0; entry < TABLE_SIZE; entry++) leaves.push(undefined);
-    leaves[(number >>> LEAF_BITS_LOG2) % TABLE_SIZE] = leaf;
-    return leaf;
+  #remember(number: number, order: number, page: PhysicalAddress): LeafTable {
+    const tables = this.#tables[order];
+    while (tables.length <= tableOf(number)) tables.push(EMPTY_TABLE); // no holes: arrays with holes are slow
+    let table = tables[tableOf(number)];
+    if (table === EMPTY_TABLE) {
+      table = {
+        words: Array.from({ length: TABLE_SIZE }, () => NO_WORDS),
+        starts: new Int32Array(TABLE_SIZE).fill(-1),
+      };
+      tables[tableOf(number)] = table;
+    }
+    const { array, index } = this.#memory.words(page);
+    table.words[entryOf(number)] = array;
+    table.starts[entryOf(number)] = index;
+    return table;
   }
 }
 
 /** The number of the table of level 1, among those of its order, that leads to a folio's leaf. */
 function tableOf(number: number): number {
-  return number >>> 0 === number ? number >>> TABLE_FOLIOS_LOG2 : Math.floor(number / 2 ** TABLE_FOLIOS_LOG2);
+  return number >>> 0 === number ? number >>> TABLE_SHIFT : Math.floor(number / 2 ** TABLE_SHIFT);
+}
+
+/** The entry of that table that leads to the leaf. */
+function entryOf(number: number): number {
+  return (number >>> LEAF_SHIFT) & ENTRY_MASK;
 }
 
 /** The number of the first folio that the next leaf marks. */

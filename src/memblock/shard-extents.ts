@@ -1,16 +1,17 @@
 import { KhoError } from '../errors.js';
-import { frameAddress, hex, PAGE_SIZE, type PageFrame, type PhysicalAddress } from './address.js';
+import { hex, PAGE_SIZE, type PhysicalAddress } from './address.js';
 import { clearBit, fillBits, findBit, setBit, testBit } from './bits.js';
 import {
-  DECLARED_PAGES,
+  DECLARED,
   EXTENT_COUNT,
   EXTENT_FIELDS,
-  EXTENT_PAGES,
+  EXTENT_UNITS,
   EXTENTS,
-  FRAME,
-  FREE_PAGES,
+  FIRST,
+  FREE,
   HEADS,
   SEARCH_FROM,
+  UNIT_ORDER,
   USED,
 } from './extent-layout.js';
 import type { Folio, PageRange } from './page-range.js';
@@ -22,27 +23,40 @@ export interface Extent {
   readonly pages: number;
 }
 
+/** Orders of folios that extents can give, if they are large enough: up to 4 TiB. */
+export const MAX_FOLIO_ORDER = 30;
+
 /** One extent with its place in the table. */
 interface Place {
   /** Word offset of the extent's fields. */
   readonly fields: number;
-  readonly firstFrame: number;
-  readonly pages: number;
+  /** Number of the first unit: its address by the size of a unit. */
+  readonly first: number;
+  readonly units: number;
   readonly used: Int32Array;
   readonly heads: Int32Array;
 }
 
 /**
- * What one shard may allocate from. First fit at the lowest address, inside one extent; a page is the only alignment,
- * except for folios. One thread at a time: see ExtentTable for the protocol.
+ * What one shard may allocate from. First fit at the lowest address, inside one extent; a unit is the only alignment,
+ * except for folios. A unit is a page, or in a grant of a higher order 2^order pages; allocations are whole units.
+ *
+ * There is no cache of free pages as the kernel's per-CPU lists are: nobody else takes from a shard's extents, so there is
+ * no lock to save, and SEARCH_FROM finds the lowest free page at once (docs/memory.md has what was measured).
+ *
+ * One thread at a time: see ExtentTable for the protocol.
  */
 export class ShardExtents {
   /** Number of the shard in its table. */
   readonly shard: number;
   /** The extents in ascending order of address. */
   readonly ranges: readonly Extent[];
+  /** Allocations are multiples of 2^order pages. */
+  readonly order: number;
   readonly #words: Int32Array;
   readonly #record: number;
+  /** Pages of a unit. */
+  readonly #unit: number;
   readonly #extents: readonly Place[];
 
   /** Use {@link ExtentTable.extent}. `record` is the word offset of the shard's record. */
@@ -50,50 +64,52 @@ export class ShardExtents {
     this.shard = shard;
     this.#words = words;
     this.#record = record;
+    this.order = words[record + UNIT_ORDER];
+    this.#unit = 2 ** this.order;
     this.#extents = Array.from({ length: words[record + EXTENT_COUNT] }, (_, index) => {
       const fields = record + EXTENTS + index * EXTENT_FIELDS;
-      const pages = words[fields + EXTENT_PAGES];
-      const bitmap = (start: number) => words.subarray(start, start + Math.ceil(pages / 32));
+      const units = words[fields + EXTENT_UNITS];
+      const bitmap = (start: number) => words.subarray(start, start + Math.ceil(units / 32));
       return {
         fields,
-        firstFrame: words[fields + FRAME + 1] * 2 ** 32 + (words[fields + FRAME] >>> 0),
-        pages,
+        first: words[fields + FIRST + 1] * 2 ** 32 + (words[fields + FIRST] >>> 0),
+        units,
         used: bitmap(words[fields + USED]),
         heads: bitmap(words[fields + HEADS]),
       };
     });
-    this.ranges = this.#extents.map(({ firstFrame, pages }) => ({
-      base: frameAddress(firstFrame as PageFrame),
-      pages,
-    }));
+    this.ranges = this.#extents.map(({ first, units }) => ({ base: this.#address(first), pages: units * this.#unit }));
   }
 
   /** Pages that the shard declared. */
   get declaredPages(): number {
-    return this.#words[this.#record + DECLARED_PAGES];
+    return this.#words[this.#record + DECLARED] * this.#unit;
   }
 
   get freePages(): number {
-    return this.#words[this.#record + FREE_PAGES];
+    return this.#words[this.#record + FREE] * this.#unit;
   }
 
   /**
    * `pages` contiguous pages. KHO_ENOMEM, with the shard, the pages asked for and the pages declared, when no extent
-   * has as many in a row; KHO_EINVAL unless `pages` is a whole number, at least 1.
+   * has as many in a row; KHO_EINVAL unless `pages` is a number of whole units, at least 1.
    */
   alloc(pages: number): PageRange {
-    if (!Number.isSafeInteger(pages) || pages <= 0) {
-      throw new KhoError('KHO_EINVAL', `${pages} is not a number of pages (whole, at least 1)`, { shard: this.shard });
+    const units = pages / this.#unit;
+    if (!Number.isSafeInteger(units) || units <= 0) {
+      const form = this.order === 0 ? 'whole, at least 1' : `a multiple of ${this.#unit}, at least that`;
+      throw new KhoError('KHO_EINVAL', `${pages} is not a number of pages (${form})`, { shard: this.shard });
     }
-    return { address: this.#take(pages, 1), pages };
+    return { address: this.#take(units, 1), pages };
   }
 
   /** 2^order pages at a multiple of their size. Errors as for {@link alloc}. */
   allocFolio(order: number): Folio {
-    if (!Number.isInteger(order) || order < 0 || order > 30) {
+    if (!Number.isInteger(order) || order < this.order || order > MAX_FOLIO_ORDER) {
       throw new KhoError('KHO_EINVAL', `${order} is not an order of a folio`, { shard: this.shard });
     }
-    return { address: this.#take(2 ** order, 2 ** order), order };
+    const units = 2 ** (order - this.order);
+    return { address: this.#take(units, units), order };
   }
 
   /**
@@ -103,21 +119,19 @@ export class ShardExtents {
   free(allocation: PageRange | Folio): void {
     const { address } = allocation;
     const pages = 'order' in allocation ? 2 ** allocation.order : allocation.pages;
-    const frame = address / PAGE_SIZE;
-    const extent = this.#extents.find(
-      ({ firstFrame, pages: size }) => frame >= firstFrame && frame < firstFrame + size,
-    );
-    const start = extent === undefined ? -1 : frame - extent.firstFrame;
-    if (extent === undefined || !Number.isInteger(frame) || !testBit(extent.heads, start)) {
+    const number = address / (PAGE_SIZE * this.#unit);
+    const extent = this.#extents.find(({ first, units }) => number >= first && number < first + units);
+    const start = extent === undefined ? -1 : number - extent.first;
+    if (extent === undefined || !Number.isInteger(number) || !testBit(extent.heads, start)) {
       throw this.#invalid(`no allocation starts at ${hex(address)}`, address);
     }
-    const length = this.#end(extent, start) - start;
-    if (length !== pages) {
-      throw this.#invalid(`the allocation at ${hex(address)} has ${length} pages, not ${pages}`, address);
+    const units = this.#end(extent, start) - start;
+    if (units * this.#unit !== pages) {
+      throw this.#invalid(`the allocation at ${hex(address)} has ${units * this.#unit} pages, not ${pages}`, address);
     }
-    fillBits(extent.used, start, pages, false);
+    fillBits(extent.used, start, units, false);
     clearBit(extent.heads, start);
-    this.#words[this.#record + FREE_PAGES] += pages;
+    this.#words[this.#record + FREE] += units;
     const searchFrom = extent.fields + SEARCH_FROM;
     this.#words[searchFrom] = Math.min(this.#words[searchFrom], start);
   }
@@ -125,41 +139,39 @@ export class ShardExtents {
   /** Every allocation in ascending order of address. The shard must not allocate or free meanwhile. */
   *allocated(): Generator<PageRange, void> {
     for (const extent of this.#extents) {
-      let start = findBit(extent.heads, 0, extent.pages, true);
-      while (start < extent.pages) {
-        yield {
-          address: frameAddress((extent.firstFrame + start) as PageFrame),
-          pages: this.#end(extent, start) - start,
-        };
-        start = findBit(extent.heads, start + 1, extent.pages, true);
+      let start = findBit(extent.heads, 0, extent.units, true);
+      while (start < extent.units) {
+        yield { address: this.#address(extent.first + start), pages: (this.#end(extent, start) - start) * this.#unit };
+        start = findBit(extent.heads, start + 1, extent.units, true);
       }
     }
   }
 
-  /** Where the allocation that starts at page `start` of the extent ends. */
-  #end({ used, heads, pages }: Place, start: number): number {
-    return findBit(used, start, findBit(heads, start + 1, pages, true), false);
+  /** Where the allocation that starts at unit `start` of the extent ends. */
+  #end({ used, heads, units }: Place, start: number): number {
+    return findBit(used, start, findBit(heads, start + 1, units, true), false);
   }
 
-  #take(pages: number, alignment: number): PhysicalAddress {
+  #take(units: number, alignment: number): PhysicalAddress {
     for (const extent of this.#extents) {
-      const { used, heads, firstFrame, fields } = extent;
-      const firstFree = findBit(used, this.#words[fields + SEARCH_FROM], extent.pages, false);
+      const { used, heads, first, fields } = extent;
+      const firstFree = findBit(used, this.#words[fields + SEARCH_FROM], extent.units, false);
       this.#words[fields + SEARCH_FROM] = firstFree; // spares the next search the full words before it
       for (let start = firstFree; ; ) {
-        const past = (firstFrame + start) % alignment;
+        const past = (first + start) % alignment;
         if (past !== 0) start += alignment - past;
-        if (start + pages > extent.pages) break;
-        const taken = findBit(used, start, start + pages, true);
-        if (taken === start + pages) {
-          fillBits(used, start, pages, true);
+        if (start + units > extent.units) break;
+        const taken = findBit(used, start, start + units, true);
+        if (taken === start + units) {
+          fillBits(used, start, units, true);
           setBit(heads, start);
-          this.#words[this.#record + FREE_PAGES] -= pages;
-          return frameAddress((firstFrame + start) as PageFrame);
+          this.#words[this.#record + FREE] -= units;
+          return this.#address(first + start);
         }
-        start = findBit(used, taken, extent.pages, false);
+        start = findBit(used, taken, extent.units, false);
       }
     }
+    const pages = units * this.#unit;
     const aligned = alignment === 1 ? '' : ' at a multiple of that';
     throw new KhoError(
       'KHO_ENOMEM',
@@ -167,6 +179,10 @@ export class ShardExtents {
         `${this.freePages} of the ${this.declaredPages} pages that it declared are free`,
       { shard: this.shard, size: pages * PAGE_SIZE },
     );
+  }
+
+  #address(number: number): PhysicalAddress {
+    return (number * this.#unit * PAGE_SIZE) as PhysicalAddress;
   }
 
   #invalid(text: string, address: number): KhoError {

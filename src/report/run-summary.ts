@@ -9,6 +9,8 @@ export interface RunSummary {
   readonly instances: { readonly total: number; readonly restored: number };
   /** Bytes of the restored drivers: their preserved pages and their FDTs. */
   readonly restoredBytes: number;
+  /** Bytes of guest memory that was handed over: tracked and claimed, but without content that could be verified. */
+  readonly unverifiableBytes: number;
   /** Drivers that came back not at all, in part, or with another state. */
   readonly notRestored: readonly { readonly driver: string; readonly instances: number; readonly restored: number }[];
   readonly revived: readonly { readonly name: string; readonly size: number }[];
@@ -40,6 +42,7 @@ export function runSummary(record: RunRecord): RunSummary {
       restored: [...restoredOf.values()].reduce((sum, count) => sum + count, 0),
     },
     restoredBytes: whole.reduce((sum, { pageBytes, blob }) => sum + pageBytes + blob.size, 0),
+    unverifiableBytes: record.drivers.reduce((sum, { guestBytes = 0 }) => sum + guestBytes, 0),
     notRestored: drivers
       .filter((driver) => !whole.includes(driver))
       .map(({ name, instances, restored }) => ({ driver: name, instances, restored })),
@@ -58,12 +61,15 @@ export function runSummaryLines(record: RunRecord): string[] {
   const early = earlyState(record);
   if (early.bytes > 0) lines.push(earlyLine(early));
   if (record.successor === undefined) return lines;
-  const { drivers, instances, restoredBytes, notRestored, revived, unclaimed } = runSummary(record);
+  const { drivers, instances, restoredBytes, notRestored, revived, unclaimed, unverifiableBytes } = runSummary(record);
   if (revived.length > 0) {
     lines.push(`revived reserve_mem: ${revived.map(({ name, size }) => `${name} (${formatBytes(size)})`).join(', ')}`);
   }
   if (unclaimed.objects > 0) {
     lines.push(`nobody claimed ${plural(unclaimed.objects, 'preserved object')}, ${formatBytes(unclaimed.bytes)}`);
+  }
+  if (unverifiableBytes > 0) {
+    lines.push(`not verifiable: ${formatBytes(unverifiableBytes)} of guest memory, which has no content here`);
   }
   lines.push(
     ...notRestored.map((lost) => `not restored: ${lost.driver} (${lost.restored} of ${lost.instances} instances)`),

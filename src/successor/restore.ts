@@ -23,6 +23,8 @@ export interface SuccessorInput {
   /** The kind of boot record to look for. */
   readonly arch: string;
   readonly drivers: readonly DriverModule[];
+  /** Memory of which the image has no bytes (Handover.unbackedMemory): reading it is KHO_EFAULT. */
+  readonly unbacked?: readonly { readonly base: number; readonly size: number }[];
   /** The one profile that this kernel speaks; absent for one that speaks all, and tells them apart by what it finds. */
   readonly profile?: ProfileName;
   /**
@@ -62,6 +64,7 @@ export async function restoreImage(
   const digests = input.frozen && (await FrozenFile.read<LateWriteSource>(input.frozen.file));
   const memory = ImageMemory.open(input.image);
   try {
+    memory.setUnbacked(input.unbacked ?? []);
     const recorder = new TimelineRecorder(process.hrtime.bigint());
     const arch = architectureNamed(input.arch);
     const as = input.profile === undefined ? undefined : profileNamed(input.profile);

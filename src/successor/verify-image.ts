@@ -75,6 +75,7 @@ function difference(range: RangeRecord, page: number, record: RunRecord): Failur
       : undefined);
   const whose = {
     pages: `driver ${owner.name}, instance ${instance}, shard ${owner.shard}`,
+    guest: `driver ${owner.name}, instance ${instance}, shard ${owner.shard}`,
     blob: `the FDT of driver ${owner.name}${instance === undefined ? '' : `, instance ${instance}`}`,
     root: 'the root FDT',
     reserve_mem: `the reserve_mem area '${owner.name}'`,

@@ -18,7 +18,7 @@ const WRITE_NODES = [
   ...(['node', 'has', 'remove', 'replace', 'name'] as const),
   ...(['u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'] as const),
 ] as const;
-const ALLOCATE = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'] as const;
+const ALLOCATE = ['alloc', 'allocFolio', 'allocGuest', 'free', 'preserve', 'unpreserve'] as const;
 const READ = ['memory.read'] as const;
 const WRITE = ['memory.write'] as const;
 

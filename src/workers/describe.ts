@@ -1,8 +1,12 @@
 import { threadId } from 'node:worker_threads';
 import { KhoError } from '../errors.js';
+import { PAGE_SIZE } from '../memblock/index.js';
 import type { Driver, ShardSpec } from './driver.js';
 import { loadDriver } from './load-driver.js';
 import { type DescribedRegistration, type DescribeTask, SKIPPED_CALLBACKS, type TaskAnswer } from './task.js';
+
+/** The largest folio of a guest: 1 GiB, as of hugetlb. */
+const MAX_GUEST_ORDER = 18;
 
 /** Answers a {@link DescribeTask}: one {@link DescribedRegistration} each, up to the first that fails. */
 export async function describeRegistrations({ registrations, current }: DescribeTask): Promise<TaskAnswer> {
@@ -48,7 +52,11 @@ function describeRegistration(driver: Driver, raw: unknown, first: number, count
     return {
       name,
       index,
-      shards: shards.map(({ pages = 0, maxBytes }) => ({ pages, ...(maxBytes ? { maxBytes } : {}) })),
+      shards: shards.map(({ pages = 0, maxBytes, guest }) => ({
+        pages,
+        ...(maxBytes && { maxBytes }),
+        ...(guest && guest.size > 0 && { guest: { size: guest.size, order: guest.order } }),
+      })),
     };
   });
   const { name, compatible, hosted = false } = driver;
@@ -85,9 +93,18 @@ function checkShards(driver: string, shards: readonly ShardSpec[]): void {
     throw new KhoError('KHO_EINVAL', `shards() of ${driver}: ${what}`, { driver, call: 'shards' });
   };
   if (!Array.isArray(shards) || shards.length === 0) bad('expected an array of at least one { pages?, maxBytes? }');
-  for (const [index, { pages = 0, maxBytes = 1 }] of shards.entries()) {
+  for (const [index, { pages = 0, maxBytes = 1, guest }] of shards.entries()) {
     if (!Number.isSafeInteger(pages) || pages < 0) bad(`pages of shard ${index} is ${pages}`);
     if (!Number.isSafeInteger(maxBytes) || maxBytes < 1) bad(`maxBytes of shard ${index} is ${maxBytes}`);
+    if (guest === undefined) continue;
+    const { size, order } = guest;
+    if (!Number.isInteger(order) || order < 0 || order > MAX_GUEST_ORDER) {
+      bad(`guest of shard ${index} has the order ${order}, expected 0 to ${MAX_GUEST_ORDER}`);
+    }
+    const folio = PAGE_SIZE * 2 ** order;
+    if (!Number.isSafeInteger(size) || size < 0 || size % folio !== 0) {
+      bad(`guest of shard ${index} has ${size} bytes, expected a multiple of ${folio}`);
+    }
   }
 }
 

@@ -2,8 +2,10 @@ import { KhoError } from '../errors.js';
 import {
   type Folio,
   hex,
+  MAX_FOLIO_ORDER,
   PAGE_SIZE,
   type PageRange,
+  type PhysicalAddress,
   type PhysicalMemory,
   type PreservedPages,
   type ShardExtents,
@@ -30,12 +32,11 @@ import { covers, FrozenOwnedMemory, OwnedMemory, ownerOf } from './owned-memory.
 import { Random } from './random.js';
 import type { NodeSink } from './sink.js';
 
-/** No extent allocates a folio of a higher order, and a range in extents below 2^42 bytes has none either. */
-const MAX_FOLIO_ORDER = 30;
-
 /** One shard as its context sees it. `sink` is made when the first node is written. */
 export interface ShardResources {
   readonly extents: ShardExtents;
+  /** Absent unless the shard declared guest memory. */
+  readonly guest?: ShardExtents;
   readonly sink: () => NodeSink;
 }
 
@@ -169,6 +170,10 @@ export class DriverContext
     return this.#own.allocFolio(order);
   }
 
+  allocGuest(): Folio {
+    return this.#own.allocGuest();
+  }
+
   free(pages: PageRange | Folio): void {
     this.#owner(pages).free(pages);
   }
@@ -193,7 +198,9 @@ export class DriverContext
   #owner(pages: PageRange | Folio): ShardContext {
     if (this.#scope.phase !== 'serialize') {
       for (const shard of this.#resources.shards) {
-        if (covers(shard.extents, pages.address, 1)) return new ShardContext(this.#scope, shard, this.#resources);
+        const { extents, guest } = shard;
+        const isOwner = covers(extents, pages.address, 1) || (guest && covers(guest, pages.address, 1));
+        if (isOwner) return new ShardContext(this.#scope, shard, this.#resources);
       }
     }
     return this.#own;
@@ -240,16 +247,28 @@ class ShardContext implements ShardAccess {
     return this.#shard.extents.allocFolio(order);
   }
 
+  allocGuest(): Folio {
+    this.#scope.check('allocGuest');
+    const { guest } = this.#shard;
+    if (guest === undefined) {
+      throw new KhoError('KHO_EPERM', 'allocGuest: the shard declared no guest memory', { call: 'allocGuest' });
+    }
+    return guest.allocFolio(guest.order);
+  }
+
   free(pages: PageRange | Folio): void {
     this.#scope.check('free');
+    const guest = this.#guestOf(pages, 'free');
+    if (guest !== undefined) {
+      const { address, order } = guest.folio;
+      if (this.#preserved.tracker.test(address, order)) throw preserved(address);
+      guest.extents.free(guest.folio);
+      return;
+    }
     this.#assertOwn(pages, 'free');
     const count = 'order' in pages ? 2 ** pages.order : pages.pages;
     const busy = this.#preserved.objectIn(pages.address, count, MAX_FOLIO_ORDER)?.address;
-    if (busy !== undefined) {
-      throw new KhoError('KHO_EBUSY', `the pages at ${hex(busy)} are preserved; unpreserve them first`, {
-        address: busy,
-      });
-    }
+    if (busy !== undefined) throw preserved(busy);
     const { extents } = this.#shard;
     extents.free('order' in pages ? { address: pages.address, pages: count } : pages);
     this.#frozen?.shard(extents.shard).forget(pages.address, count);
@@ -257,16 +276,29 @@ class ShardContext implements ShardAccess {
 
   preserve(pages: PageRange | Folio): void {
     this.#scope.check('preserve');
-    this.#assertOwn(pages, 'preserve');
+    if (this.#guestOf(pages, 'preserve') === undefined) this.#assertOwn(pages, 'preserve');
     if ('order' in pages) this.#preserved.preserveFolio(pages.address, pages.order);
     else this.#preserved.preservePages(pages.address, pages.pages);
   }
 
   unpreserve(pages: PageRange | Folio): void {
     this.#scope.check('unpreserve');
-    this.#assertOwn(pages, 'unpreserve');
+    if (this.#guestOf(pages, 'unpreserve') === undefined) this.#assertOwn(pages, 'unpreserve');
     if ('order' in pages) this.#preserved.unpreserveFolio(pages.address, pages.order);
     else this.#preserved.unpreservePages(pages.address, pages.pages);
+  }
+
+  /** The folio, if it is guest memory of this shard. KHO_EINVAL if it is only a part of a folio, or several. */
+  #guestOf(pages: PageRange | Folio, call: string): { extents: ShardExtents; folio: Folio } | undefined {
+    const extents = this.#shard.guest;
+    const { address } = pages;
+    if (extents === undefined || !covers(extents, address, 1)) return undefined;
+    const { order } = extents;
+    if (!('order' in pages) || pages.order !== order || address % (PAGE_SIZE * 2 ** order) !== 0) {
+      const text = `${call}: guest memory at ${hex(address)} comes in folios of order ${order}, and goes in no other way`;
+      throw new KhoError('KHO_EINVAL', text, { call, address });
+    }
+    return { extents, folio: pages };
   }
 
   #assertOwn(pages: PageRange | Folio, call: string): void {
@@ -279,4 +311,8 @@ class ShardContext implements ShardAccess {
       );
     }
   }
+}
+
+function preserved(address: PhysicalAddress): KhoError {
+  return new KhoError('KHO_EBUSY', `the pages at ${hex(address)} are preserved; unpreserve them first`, { address });
 }

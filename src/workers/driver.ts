@@ -7,12 +7,22 @@ declare const propertyName: unique symbol;
 /** A property name that was looked up once (`ctx.name('rx-bytes')`); in a hot loop it saves about 20 ns a property. */
 export type PropertyName = number & { readonly [propertyName]: true };
 
+/** Memory of a guest: tracked and handed over, but without bytes in this model. */
+export interface GuestSpec {
+  /** Bytes, a multiple of the size of a folio. */
+  readonly size: number;
+  /** Each of its folios has 2^order pages: 9 is 2 MiB, 18 is 1 GiB. */
+  readonly order: number;
+}
+
 /** What one shard of an instance may use at most. The coordinator reserves it before the blackout. */
 export interface ShardSpec {
   /** Pages that the shard may allocate, prepare and serialize together; default 0. */
   readonly pages?: number;
   /** Bytes of FDT that the shard's nodes, properties and names may take; default {@link DEFAULT_MAX_BYTES}. */
   readonly maxBytes?: number;
+  /** Of the host's `guestMemory`; default none. */
+  readonly guest?: GuestSpec;
 }
 
 export const DEFAULT_MAX_BYTES = 16 * 1024;
@@ -94,9 +104,17 @@ export interface ShardAccess {
   alloc(pages: number): PageRange;
   /** 2^order naturally aligned pages from the shard's extents. */
   allocFolio(order: number): Folio;
+  /**
+   * A folio of the guest memory that the shard declared, of the order that it declared. It is handed over as any other,
+   * but nothing of it can be read or written: KHO_EFAULT. KHO_ENOMEM when none is left, KHO_EPERM if none was declared.
+   */
+  allocGuest(): Folio;
   /** Gives pages back; they must have been allocated as one and must not be preserved. */
   free(pages: PageRange | Folio): void;
-  /** Marks pages of this shard as handed over. A range is split to natural orders, a folio is one object. */
+  /**
+   * Marks pages of this shard as handed over. A range is split to natural orders, a folio is one object. Of guest memory
+   * only folios as they were allocated (else KHO_EINVAL): the tracker has no room for smaller ones.
+   */
   preserve(pages: PageRange | Folio): void;
   /** Takes the mark off again. */
   unpreserve(pages: PageRange | Folio): void;

@@ -15,7 +15,7 @@ import type { FrozenMemory } from './frozen-memory.js';
 /** The memory, and what of it an instance may write to. */
 export interface OwnedPages {
   readonly memory: PhysicalMemory;
-  readonly shards: readonly { readonly extents: ShardExtents }[];
+  readonly shards: readonly { readonly extents: ShardExtents; readonly guest?: ShardExtents }[];
   /** Which of them is tried first. */
   readonly ownShard: number;
 }
@@ -60,12 +60,15 @@ export class OwnedMemory implements MemoryWriter {
     this.#pages.memory.fill(address, length, byte);
   }
 
-  /** Number of the shard that the bytes belong to. KHO_EPERM unless they may be written. */
+  /** Number of the shard that the bytes belong to. KHO_EPERM unless they may be written, KHO_EFAULT for guest memory. */
   protected ownerOf(address: PhysicalAddress, length: number): number {
     this.#scope.check('memory.write');
     const { shards, ownShard } = this.#pages;
     const owner = ownerOf(shards, ownShard, address, length);
     if (owner !== undefined) return owner.shard;
+    if (shards.some(({ guest }) => guest !== undefined && covers(guest, address, length / PAGE_SIZE))) {
+      throw new KhoError('KHO_EFAULT', `${hex(address)} is unbacked: memory of a guest`, { address, size: length });
+    }
     throw new KhoError(
       'KHO_EPERM',
       `memory.write: ${length} bytes at ${hex(address)} are not all in pages of this instance`,

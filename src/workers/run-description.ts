@@ -1,5 +1,6 @@
 import type { StageHandle } from '../hashstage/index.js';
 import type { PhysicalAddress, SharedMemoryHandle } from '../memblock/index.js';
+import type { GuestSpec } from './driver.js';
 import type { ShardFdtRoom } from './shard-fdts.js';
 
 /** Where a driver's module is. Imported anew by every thread and process that needs it. */
@@ -35,6 +36,8 @@ export interface InstanceDescription {
 export interface ShardDescription {
   readonly instance: number;
   readonly maxBytes: number;
+  /** Absent if it has none. */
+  readonly guest?: GuestSpec;
   /** Mode `subfdt`: where the shard's FDT is to lie. */
   readonly fdt?: ShardFdtRoom;
 }
@@ -66,6 +69,8 @@ export interface RunDescription {
   readonly memory: SharedMemoryHandle;
   /** The ExtentTable's buffer. */
   readonly extents: SharedArrayBuffer;
+  /** The same for guest memory: each shard has its folios there, or nothing. */
+  readonly guestExtents: SharedArrayBuffer;
   readonly stage: StageHandle;
   /** The {@link DmaGate}'s buffer. */
   readonly dma: SharedArrayBuffer;

@@ -23,7 +23,7 @@ import { loadDriver } from './load-driver.js';
 import { PropertyNames } from './property-names.js';
 import { renderStructBlocks } from './render-struct-blocks.js';
 import { replayShard } from './replay-shard.js';
-import type { InstanceDescription, RunDescription } from './run-description.js';
+import type { InstanceDescription, RunDescription, ShardDescription } from './run-description.js';
 import { ShardFdts } from './shard-fdts.js';
 import type { NodeSink } from './sink.js';
 import { StageSink } from './stage-sink.js';
@@ -39,8 +39,10 @@ export class RunState {
   readonly #drivers: readonly Driver[];
   readonly #memory: SharedPhysicalMemory;
   readonly #extents: ExtentTable;
+  readonly #guestExtents: ExtentTable;
   /** What each shard may allocate from, once it was asked for: every context of an instance wants all of them. */
   readonly #shardExtents = new Map<number, ShardExtents>();
+  readonly #shardGuests = new Map<number, ShardExtents>();
   readonly #preserved: PreservedPages;
   readonly #stage: Stage;
   /** Mode `subfdt` alone. */
@@ -74,6 +76,7 @@ export class RunState {
     this.#drivers = drivers;
     this.#memory = SharedPhysicalMemory.attach(description.memory);
     this.#extents = ExtentTable.attach(description.extents);
+    this.#guestExtents = ExtentTable.attach(description.guestExtents);
     // Nothing of an extent, or of a room for a blob, is scratch.
     this.#preserved = new PreservedPages(RadixTree.attach(this.#memory, description.tracker), this.#memory);
     this.#stage = Stage.attach(description.stage);
@@ -296,6 +299,7 @@ export class RunState {
       let sink: NodeSink | undefined;
       shards.push({
         extents: this.#extentsOf(shard),
+        ...(this.#shard(shard).guest && { guest: this.#guestOf(shard) }),
         sink: () => {
           sink ??= this.#sink(shard, instance, scope.phase);
           if (scope.phase === 'serialize') this.#serializing = sink;
@@ -332,6 +336,15 @@ export class RunState {
     if (extents === undefined) {
       extents = this.#extents.extent(shard);
       this.#shardExtents.set(shard, extents);
+    }
+    return extents;
+  }
+
+  #guestOf(shard: number): ShardExtents {
+    let extents = this.#shardGuests.get(shard);
+    if (extents === undefined) {
+      extents = this.#guestExtents.extent(shard);
+      this.#shardGuests.set(shard, extents);
     }
     return extents;
   }
@@ -408,7 +421,7 @@ export class RunState {
     return instance;
   }
 
-  #shard(shard: number): { instance: number; maxBytes: number } {
+  #shard(shard: number): ShardDescription {
     return this.description.shards[shard] ?? { instance: -1, maxBytes: DEFAULT_MAX_BYTES };
   }
 

@@ -5,12 +5,16 @@ import { ExtentTable, naturalOrders, PAGE_SIZE } from '#dist/memblock/index.js';
 import { CallbackScope } from '#dist/workers/callback-scope.js';
 import type { PropertyName } from '#dist/workers/driver.js';
 import { SinkNodeWriter } from '#dist/workers/node-writer.js';
+import { covers } from '#dist/workers/owned-memory.js';
 import { PropertyNames } from '#dist/workers/property-names.js';
 import { stateDigest } from '#dist/workers/state-digest.js';
 import { type ShardTreeNode, TreeSink } from '#dist/workers/tree-sink.js';
 
 /** Above 4 GiB, so that an address that loses its upper half is noticed; 4 MiB aligned. */
 const MEMORY_BASE = 0x1_4000_0000;
+
+/** Guest memory has no bytes. */
+const GUEST_BASE = 2 ** 40;
 
 /** A few MiB of memory at {@link MEMORY_BASE}. Reading or writing anywhere else throws. */
 export class SmallMemory {
@@ -58,13 +62,14 @@ export class SmallMemory {
 export class SmallHost {
   readonly driver: Driver;
   readonly memory: SmallMemory;
-  readonly shards: readonly { readonly pages: number; readonly maxBytes: number }[];
+  readonly shards: readonly { readonly pages: number; readonly maxBytes: number; readonly guestPages: number }[];
   readonly sinks: readonly TreeSink[];
   /** `address/order` of each object that is preserved. */
   readonly preserved = new Set<string>();
   readonly instance: string;
   readonly #options: unknown;
   readonly #extents: ExtentTable;
+  readonly #guests: ExtentTable;
   readonly #seed: number;
   readonly #index: number;
   readonly #live: unknown;
@@ -77,9 +82,10 @@ export class SmallHost {
     this.#index = index;
     const named = driver.instanceName?.(this.#options, index) ?? `${driver.name}${index}`;
     this.instance = driver.blob === 'raw' ? driver.name : named;
-    this.shards = (driver.shards?.(this.#options) ?? [{}]).map(({ pages = 0, maxBytes = 16384 }) => ({
+    this.shards = (driver.shards?.(this.#options) ?? [{}]).map(({ pages = 0, maxBytes = 16384, guest }) => ({
       pages,
       maxBytes,
+      guestPages: (guest?.size ?? 0) / PAGE_SIZE,
     }));
     // Each shard's pages begin at a multiple of 4 MiB, as the buddy allocator's largest blocks do.
     let end = 0;
@@ -95,14 +101,26 @@ export class SmallHost {
         ranges: pages === 0 ? [] : [{ base: after(this.memory.base, bases[shard] * PAGE_SIZE), pages }],
       })),
     );
+    let guestEnd = GUEST_BASE;
+    this.#guests = ExtentTable.create(
+      (driver.shards?.(this.#options) ?? [{}]).map(({ guest: { size, order } = { size: 0, order: 0 } }) => {
+        const base = physicalAddress(guestEnd);
+        guestEnd += size;
+        const pages = size / PAGE_SIZE;
+        return { pages, order, ranges: pages === 0 ? [] : [{ base, pages }] };
+      }),
+    );
     const names = new PropertyNames();
     this.sinks = this.shards.map(({ maxBytes }) => new TreeSink(names, this.instance, maxBytes));
     if (driver.hosted) this.#live = this.#create();
   }
 
-  /** Pages that are allocated now. */
+  /** Pages that are allocated now, of guest memory too. */
   get allocatedPages(): number {
-    return this.shards.reduce((sum, { pages }, shard) => sum + pages - this.#extents.extent(shard).freePages, 0);
+    return this.shards.reduce((sum, _, shard) => {
+      const [extents, guest] = [this.#extents.extent(shard), this.#guests.extent(shard)];
+      return sum + extents.declaredPages - extents.freePages + guest.declaredPages - guest.freePages;
+    }, 0);
   }
 
   get state(): unknown {
@@ -151,10 +169,11 @@ export class SmallHost {
     return (this.#prepared as RawPrepared).blob;
   }
 
-  /** The content of everything that is preserved, by `address/order`. */
+  /** The content of everything that is preserved, by `address/order`; empty for guest memory. */
   preservedContent(): Map<string, Buffer> {
     const content = (key: string) => {
       const [address, order] = key.split('/');
+      if (Number.parseInt(address, 16) >= GUEST_BASE) return Buffer.alloc(0);
       return Buffer.from(
         this.memory.read(physicalAddress(Number.parseInt(address, 16)), PAGE_SIZE * 2 ** Number(order)),
       );
@@ -235,6 +254,10 @@ export class SmallHost {
       name: (text: string) => sink.nameId(text) as PropertyName,
       alloc: (pages: number) => extents.alloc(pages),
       allocFolio: (order: number) => extents.allocFolio(order),
+      allocGuest: () => {
+        const guest = this.#guests.extent(shard);
+        return guest.allocFolio(guest.order);
+      },
       preserve: (pages: PageRange | Folio) => {
         for (const key of keysOf(pages)) {
           if (this.preserved.has(key)) throw new Error(`${key} is preserved already`);
@@ -252,6 +275,10 @@ export class SmallHost {
       },
       free: (pages: PageRange | Folio) => {
         for (const key of keysOf(pages)) if (this.preserved.has(key)) throw new Error(`${key} is preserved`);
+        for (const shard of this.shards.keys()) {
+          const guest = this.#guests.extent(shard);
+          if (covers(guest, pages.address, 1)) return guest.free(pages);
+        }
         // A shard's pages begin at 4 MiB boundaries, so the address says whose they are.
         let end = this.memory.base as number;
         for (const [shard, { pages: count }] of this.shards.entries()) {

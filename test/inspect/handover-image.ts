@@ -3,8 +3,10 @@ import {
   encodeKexecMetadata,
   encodeKhoTestFolios,
   KHO_V4,
+  type SubBlobsProfile,
   type Subtree,
   writeKhoRoot,
+  writeKhoserMem,
   writeKhoTestFdt,
   writeMemblockFdt,
 } from '#dist/abi/index.js';
@@ -74,9 +76,11 @@ export class HandoverImage extends LuoImage {
   readonly root: PhysicalAddress;
   readonly #tables: PhysicalAddress[] = [];
   tracker: RadixTree | undefined;
+  readonly profile: SubBlobsProfile;
 
-  constructor() {
+  constructor(profile: SubBlobsProfile = KHO_V4) {
     super();
+    this.profile = profile;
     this.root = this.pages(1);
     loadRecord(this.memory, { root: this.root });
   }
@@ -95,10 +99,14 @@ export class HandoverImage extends LuoImage {
     return address;
   }
 
-  /** Everything that a real kernel hands over, and a blob and pages of a driver that nobody knows. */
-  static whole(model: LuoModel = MODEL): HandoverImage {
-    const image = new HandoverImage();
-    image.blob('kexec-metadata', encodeKexecMetadata({ previousRelease: '7.2.13', kexecCount: 1 }));
+  /**
+   * Everything that a real kernel hands over, and a blob and pages of a driver that nobody knows; raw blobs only where the
+   * profile has them.
+   */
+  static whole(model: LuoModel = MODEL, profile: SubBlobsProfile = KHO_V4): HandoverImage {
+    const image = new HandoverImage(profile);
+    const { sized } = profile.subtrees;
+    if (sized) image.blob('kexec-metadata', encodeKexecMetadata({ previousRelease: '7.2.13', kexecCount: 1 }));
     const trace = image.pages(21);
     image.memory.fill(trace, 21 * PAGE, 0x74);
     const reservations = new Uint8Array(PAGE);
@@ -108,15 +116,14 @@ export class HandoverImage extends LuoImage {
     image.preserved = image.preserved.filter(({ address }) => address < trace || address >= trace + 21 * PAGE);
     image.preserved.push(...naturalOrders(trace, 20));
     image.addKhoTest();
-    const luo = image.luo(model);
-    image.subtrees.push({ name: 'LUO', address: luo, size: 32 });
+    if (sized) image.subtrees.push({ name: 'LUO', address: image.luo(model), size: 32 });
     const writer = new FdtWriter();
     writer.beginNode('');
     writer.string('compatible', 'mystery-v1');
     writer.u64('pages', image.pages(2), 'little');
     writer.endNode();
     image.blob('mystery', writer.finish());
-    image.blob('noise', Uint8Array.of(0xde, 0xad, 0xbe, 0xef, 5));
+    if (sized) image.blob('noise', Uint8Array.of(0xde, 0xad, 0xbe, 0xef, 5));
     return image;
   }
 
@@ -137,23 +144,34 @@ export class HandoverImage extends LuoImage {
 
   /** Marks what is preserved and writes the root FDT. */
   finish(): SharedPhysicalMemory {
-    let next = TABLES;
-    const tracker = RadixTree.create(this.memory, () => {
-      const table = physicalAddress(next);
-      this.#tables.push(table);
-      next += PAGE;
-      return table;
-    });
-    for (const { address, order } of this.preserved) tracker.ensure(address, order);
-    for (const { address, order } of this.preserved) tracker.set(address, order);
-    this.tracker = tracker;
+    const memoryMap = this.#list();
     const page = new Uint8Array(PAGE);
-    writeKhoRoot(page, { profile: KHO_V4, memoryMap: tracker.root, subtrees: this.subtrees });
+    writeKhoRoot(page, { profile: this.profile, memoryMap, subtrees: this.subtrees });
     this.put(this.root, page);
     return this.memory;
   }
 
-  /** Pages of the tracker, the root first. */
+  #list(): PhysicalAddress | undefined {
+    const { bitmapBits } = this.profile;
+    const table = (): PhysicalAddress => {
+      const next = physicalAddress(TABLES + this.#tables.length * PAGE);
+      this.#tables.push(next);
+      return next;
+    };
+    if (bitmapBits !== undefined) {
+      const room = Array.from({ length: 64 }, table);
+      const { first, pages } = writeKhoserMem(this.memory, this.preserved, room, bitmapBits);
+      this.#tables.splice(pages.length);
+      return first;
+    }
+    const tracker = RadixTree.create(this.memory, table);
+    for (const { address, order } of this.preserved) tracker.ensure(address, order);
+    for (const { address, order } of this.preserved) tracker.set(address, order);
+    this.tracker = tracker;
+    return tracker.root;
+  }
+
+  /** Pages of the tracker, the root or the first chunk first. */
   get tables(): readonly PhysicalAddress[] {
     return this.#tables;
   }

@@ -1,18 +1,20 @@
 import fc from 'fast-check';
 import { KhoError } from 'khorus';
 import { expect, test } from 'vitest';
-import { physicalAddress as at, MAX_ORDER_NR_PAGES, PAGE_SIZE } from '#dist/memblock/address.js';
+import { physicalAddress as at, MAX_ORDER_NR_PAGES, PAGE_SIZE, type PhysicalAddress } from '#dist/memblock/address.js';
 import { PageAllocator } from '#dist/memblock/page-allocator.js';
+import { SharedPhysicalMemory } from '#dist/memblock/physical-memory.js';
 import { thrown } from './thrown.js';
 
 const MIB = 2 ** 20;
+const GIB = 2 ** 30;
 const page = (number: number) => at(number * PAGE_SIZE);
 
 /** Two nodes of 32 and 16 MiB, the first with a reserved page inside and an odd end. */
 function twoNodes(): PageAllocator {
   const allocator = new PageAllocator([
     { base: at(MIB), size: 31 * MIB, nid: 0, backed: true },
-    { base: at(32 * MIB), size: 16 * MIB, nid: 1, backed: false },
+    { base: at(32 * MIB), size: 16 * MIB, nid: 1, backed: true },
   ]);
   allocator.addFreeRange(at(MIB), 2 * MIB, 0);
   allocator.addFreeRange(at(3 * MIB + PAGE_SIZE), 27 * MIB, 0);
@@ -48,7 +50,9 @@ test('allocations take the lowest address of the smallest order that is free', (
   expect(allocator.allocPages(10, 0)).toBe(4 * MIB);
   allocator.free(page(1), 1);
   expect(allocator.allocPages(0, 0)).toBe(PAGE_SIZE);
-  expect(allocator.statistics()).toEqual([{ nid: 0, freePages: 1020, freeBlocks: [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0] }]);
+  expect(allocator.statistics()).toEqual([
+    { nid: 0, freePages: 1020, allocatedPages: 1028, freeBlocks: [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0] },
+  ]);
 });
 
 test('no page is given out twice, none is lost, and everything merges back', () => {
@@ -198,9 +202,109 @@ test('a free range must be memory of its node, and new', () => {
   expect(allocator.statistics()[0].freeBlocks[0]).toBe(before[0].freeBlocks[0] - 1);
 });
 
-test('an allocator for terabytes works at once', () => {
-  const allocator = new PageAllocator([{ base: at(2 ** 40), size: 2 ** 42, nid: 0, backed: false }]);
-  allocator.addFreeRange(at(2 ** 40), 2 ** 36, 0);
-  expect(allocator.allocContiguous(2 ** 20, 0)).toBe(2 ** 40);
+test('an allocator for 64 TiB works at once, up to its last page and over its cuts', () => {
+  const TIB = 2 ** 40;
+  const allocator = new PageAllocator([
+    { base: at(TIB), size: 3 * TIB, nid: 0, backed: true },
+    { base: at(5 * TIB), size: 59 * TIB, nid: 1, backed: true }, // 8 TiB numbers have more than 31 bits
+  ]);
+  allocator.addFreeRange(at(TIB), 2 ** 36, 0);
+  expect(allocator.allocContiguous(2 ** 20, 0)).toBe(TIB);
   expect(allocator.freePages(0)).toBe(2 ** 24 - 2 ** 20);
+  allocator.addFreeRange(at(8 * TIB - 8 * MIB), 16 * MIB, 1);
+  allocator.addFreeRange(at(64 * TIB - 2 * GIB), 2 * GIB, 1);
+  const start = allocator.statistics();
+  expect(start[1].freePages).toBe((2 * GIB + 16 * MIB) / PAGE_SIZE);
+  const [a, b] = [allocator.allocContiguous(2048, 1), allocator.allocContiguous(2048, 1)];
+  expect([a, b]).toEqual([8 * TIB - 8 * MIB, 8 * TIB]); // a run ends at the cut
+  allocator.free(a, 4096); // both at once
+  expect(allocator.statistics()).toEqual(start);
+  const folio = allocator.allocContiguous(2 ** 18, 1, { alignment: GIB, exact: true });
+  const last = allocator.allocContiguous(2 ** 18, 1, { alignment: GIB, exact: true });
+  expect([folio, last]).toEqual([64 * TIB - 2 * GIB, 64 * TIB - GIB]);
+  expect(allocator.allocPages(0, 1, { exact: true })).toBe(8 * TIB - 8 * MIB);
+  expect(thrown(() => allocator.free(at(64 * TIB), 1)).code).toBe('KHO_EINVAL');
+});
+
+test('contiguous memory lies at a multiple of its alignment, and of the lowest possible', () => {
+  const base = GIB - 6 * MIB;
+  const allocator = new PageAllocator([{ base: at(base), size: 3 * GIB, nid: 0, backed: true }]);
+  allocator.addFreeRange(at(base), 3 * GIB, 0);
+  const start = allocator.buddyinfo();
+  expect(allocator.allocContiguous(2 ** 18, 0, { alignment: GIB })).toBe(GIB);
+  expect(allocator.allocContiguous(512, 0, { alignment: 2 * MIB })).toBe(base);
+  expect(allocator.allocContiguous(3, 0, { alignment: 64 * PAGE_SIZE })).toBe(4 * GIB - 8 * MIB); // the smaller block
+  expect(allocator.allocContiguous(1025, 0, { alignment: 16 * MIB })).toBe(2 * GIB);
+  expect(allocator.statistics()[0].allocatedPages).toBe(2 ** 18 + 512 + 3 + 1025);
+  const none = thrown(() => allocator.allocContiguous(2 ** 18, 0, { alignment: GIB }));
+  expect(none.code).toBe('KHO_ENOMEM');
+  expect(none.message).toMatch(
+    /^262144 contiguous pages at a multiple of 0x40000000 cannot be had for node 0.*are free/,
+  );
+  for (const alignment of [0, 1, 3 * PAGE_SIZE, 2 ** 43, Number.NaN]) {
+    expect(thrown(() => allocator.allocContiguous(1, 0, { alignment })).code, `${alignment}`).toBe('KHO_EINVAL');
+  }
+  allocator.free(at(GIB), 2 ** 18);
+  allocator.free(at(base), 512);
+  allocator.free(at(4 * GIB - 8 * MIB), 3);
+  allocator.free(at(2 * GIB), 1025);
+  expect(allocator.buddyinfo()).toBe(start);
+  expect(allocator.peakPages(0)).toBe(2 ** 18 + 512 + 3 + 1025);
+});
+
+test('who needs bytes never gets unbacked memory, and guests get nothing else', () => {
+  const allocator = new PageAllocator([
+    { base: at(0), size: 8 * MIB, nid: 0, backed: true },
+    { base: at(8 * MIB), size: 8 * MIB, nid: 0, backed: false },
+    { base: at(16 * MIB), size: 8 * MIB, nid: 1, backed: false },
+  ]);
+  for (const [base, nid] of [
+    [0, 0],
+    [8, 0],
+    [16, 1],
+  ] as const)
+    allocator.addFreeRange(at(base * MIB), 8 * MIB, nid);
+  const blocks = [allocator.allocPages(10, 1), allocator.allocPages(10, 1)]; // node 1 has no backed memory
+  expect(blocks).toEqual([0, 4 * MIB]);
+  expect(thrown(() => allocator.allocPages(0, 1)).message).toBe(
+    'a block of order 0 (1 pages) cannot be had for node 1, nor on any other: nothing is free',
+  );
+  expect(allocator.allocPages(10, 1, { backed: false })).toBe(16 * MIB);
+  expect(thrown(() => allocator.allocContiguous(4096, 0, { backed: false })).message).toContain('of unbacked memory');
+  expect(allocator.statistics().map(({ nid, freePages }) => [nid, freePages])).toEqual([[0, 0]]);
+  expect(allocator.statistics({ backed: false }).map(({ nid, freePages }) => [nid, freePages])).toEqual([
+    [0, 2048],
+    [1, 1024],
+  ]);
+  expect(allocator.freePages()).toBe(0);
+  expect(allocator.peakPages(1, { backed: false })).toBe(1024);
+  expect(
+    allocator
+      .buddyinfo()
+      .split('\n')
+      .map((line) => line.replace(/ +/g, ' ')),
+  ).toEqual([
+    'Node 0, zone Normal 0 0 0 0 0 0 0 0 0 0 0 ',
+    'Node 0, zone Guest 0 0 0 0 0 0 0 0 0 0 2 ',
+    'Node 1, zone Guest 0 0 0 0 0 0 0 0 0 0 1 ',
+    '',
+  ]);
+});
+
+test('a memory map that contradicts itself is refused by what builds on it', () => {
+  const range = (base: number, size: number, nid = 0) => ({ base: base as PhysicalAddress, size, nid, backed: true });
+  for (const [ranges, message] of [
+    [[range(0, 8 * MIB), range(4 * MIB, 8 * MIB)], 'overlaps the range before it'],
+    [[range(0, 0)], 'is malformed'],
+    [[range(0, -PAGE_SIZE)], 'is malformed'],
+    [[range(2 ** 52 - PAGE_SIZE, 2 * PAGE_SIZE)], 'below 2^52'],
+    [[range(-PAGE_SIZE, PAGE_SIZE)], ''],
+    [[range(0, PAGE_SIZE, -1)], 'no valid NUMA node'],
+    [[range(Number.NaN, PAGE_SIZE)], 'is malformed'],
+  ] as const) {
+    for (const build of [() => new PageAllocator(ranges), () => SharedPhysicalMemory.create(ranges)]) {
+      const error = thrown(build);
+      expect([error.code, error.message]).toEqual(['KHO_EINVAL', expect.stringContaining(message)]);
+    }
+  }
 });

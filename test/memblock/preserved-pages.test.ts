@@ -129,6 +129,28 @@ test('what is wrong with a place has a code of its own, and nothing is preserved
   preserved.preservePages(page(9600), 400);
 });
 
+test('where scratch and memory end is not forgotten, wherever the call before was', () => {
+  const { preserved, folios } = newHost();
+  const inScratch = (frame: number) =>
+    SCRATCH.some(({ address, size }) => page(frame) >= address && page(frame) < address + size);
+  const frames = Array.from({ length: 640 }, (_, index) => 8980 + ((index * 77) % 640)); // from one place to another
+  frames.push(...Array.from({ length: 20 }, (_, index) => HOLE - 10 + index));
+  const kept: number[] = [];
+  for (const frame of frames) {
+    if (inScratch(frame)) expect(thrown(() => preserved.preservePages(page(frame), 1)).code).toBe('KHO_EINVAL');
+    else if (frame >= HOLE && frame < LAST) {
+      expect(thrown(() => preserved.preservePages(page(frame), 1)).code).toBe('KHO_EFAULT');
+    } else {
+      preserved.preservePages(page(frame), 1);
+      kept.push(frame);
+      // A range from here into what is beyond.
+      if (frame < HOLE) expect(thrown(() => preserved.preservePages(page(frame), 20)).code).toBe('KHO_EFAULT');
+    }
+  }
+  expect(kept.length).toBe(640 - 104 + 10);
+  expect(folios()).toEqual(inWalkOrder(kept.map((frame) => ({ address: page(frame), order: 0 }))));
+});
+
 test('the errno of an error is the kernel’s where its function has one', () => {
   const { preserved } = newHost();
   expect(thrown(() => preserved.preserveFolio(page(9000), 0))).toMatchObject({

@@ -23,15 +23,24 @@ const page = (number: number): PhysicalAddress => physicalAddress(number * PAGE_
 const GRANTED = [page(1024), page(1028)];
 const PAGES_EACH = 4;
 
+/** Unbacked. */
+const GUEST = page(4096);
+
 /** A context of `phase` for an instance with two shards of four pages each, and what it is made of. */
 function contextOf(phase: CallbackPhase, ownShard = 0) {
-  const memory = SharedPhysicalMemory.create([{ base: page(0), size: 8 * 2 ** 20, nid: 0, backed: true }]);
+  const memory = SharedPhysicalMemory.create([
+    { base: page(0), size: 8 * 2 ** 20, nid: 0, backed: true },
+    { base: GUEST, size: 2 ** 20, nid: 0, backed: false },
+  ]);
   let table = 16;
   const tracker = RadixTree.create(memory, () => page(table++));
   for (const base of GRANTED) tracker.ensureRange(base, PAGES_EACH, 2);
   const extents = ExtentTable.create(
     GRANTED.map((base) => ({ pages: PAGES_EACH, ranges: [{ base, pages: PAGES_EACH }] })),
   );
+  // Shard 0 has guest memory: two folios of order 1.
+  const guest = ExtentTable.create([{ pages: 4, ranges: [{ base: GUEST, pages: 4 }], order: 1 }]).extent(0);
+  tracker.ensureRange(GUEST, 4, 1);
   const blocks = new StructBlocks();
   const sinks = GRANTED.map(() => new StructBlockSink(blocks, 'nsim0', 4096));
   let statesMade = 0;
@@ -44,14 +53,18 @@ function contextOf(phase: CallbackPhase, ownShard = 0) {
     seed: 7,
     memory,
     preserved: new PreservedPages(tracker, memory),
-    shards: sinks.map((sink, shard) => ({ extents: extents.extent(shard), sink: () => sink })),
+    shards: sinks.map((sink, shard) => ({
+      extents: extents.extent(shard),
+      ...(shard === 0 && { guest }),
+      sink: () => sink,
+    })),
     ownShard,
     state: () => ({ made: ++statesMade }),
     prepared: 'prepared',
     early: () => new CallbackScope('early'),
     dma: DmaGate.create(),
   });
-  return { context, scope, tracker, extents, sinks, memory, statesMade: () => statesMade };
+  return { context, scope, tracker, extents, guest, sinks, memory, statesMade: () => statesMade };
 }
 
 /** Every call of a context, each so that it succeeds where it is allowed. The pages are made anew by each. */
@@ -70,6 +83,7 @@ const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverC
   flag: (context) => context.root.flag('p'),
   alloc: (context) => context.alloc(1),
   allocFolio: (context) => context.allocFolio(1),
+  allocGuest: (context) => context.allocGuest(),
   free: (context) => context.free({ address: GRANTED[0], pages: 1 }),
   preserve: (context) => context.preserve({ address: GRANTED[0], pages: 1 }),
   unpreserve: (context) => context.unpreserve({ address: GRANTED[0], pages: 1 }),
@@ -80,7 +94,7 @@ const CALLS: Record<Exclude<ContextCall, 'claim' | 'discard'>, (context: DriverC
   dma: (context) => context.dma({ address: GRANTED[0], pages: 1 }),
 };
 const WRITES = ['node', 'has', 'remove', 'replace', 'name', 'u32', 'u64', 'u32s', 'u64s', 'string', 'bytes', 'flag'];
-const PAGES = ['alloc', 'allocFolio', 'free', 'preserve', 'unpreserve'];
+const PAGES = ['alloc', 'allocFolio', 'allocGuest', 'free', 'preserve', 'unpreserve'];
 /** What docs and types promise for each phase, written down once more. */
 const PROMISED: [CallbackPhase, string[]][] = [
   ['create', []],
@@ -95,6 +109,61 @@ const PROMISED: [CallbackPhase, string[]][] = [
 ];
 const perm = (details: object, message: unknown = expect.any(String)) =>
   expect.objectContaining({ code: 'KHO_EPERM', message, details: expect.objectContaining(details) });
+
+describe('guest memory', () => {
+  test('comes in folios of the order that was declared, until none is left', () => {
+    const { context, guest } = contextOf('prepare');
+    const folios = [context.allocGuest(), context.allocGuest()];
+    expect(folios).toEqual([
+      { address: GUEST, order: 1 },
+      { address: GUEST + 2 * PAGE_SIZE, order: 1 },
+    ]);
+    expect(() => context.allocGuest()).toThrow(expect.objectContaining({ code: 'KHO_ENOMEM' }));
+    context.free(folios[0]);
+    expect(() => context.free(folios[0])).toThrow(expect.objectContaining({ code: 'KHO_EINVAL' }));
+    expect(guest.freePages).toBe(2);
+    expect(context.allocGuest()).toEqual(folios[0]);
+    expect(() => context.shard(1).allocGuest()).toThrow(
+      perm({ call: 'allocGuest' }, expect.stringContaining('declared')),
+    );
+  });
+
+  test('is preserved by whole folios, and busy as long as it is', () => {
+    const { context, tracker, guest } = contextOf('prepare');
+    const folio = context.allocGuest();
+    for (const part of [
+      { ...folio, order: 0 },
+      { ...folio, order: 2 },
+      { address: GUEST, pages: 2 },
+      { address: page(GUEST / PAGE_SIZE + 1), order: 1 },
+    ]) {
+      for (const call of ['preserve', 'unpreserve', 'free'] as const) {
+        expect(() => context[call](part), call).toThrow(expect.objectContaining({ code: 'KHO_EINVAL' }));
+      }
+    }
+    context.preserve(folio);
+    expect(tracker.test(folio.address, 1)).toBe(true);
+    expect(() => context.preserve(folio)).toThrow(expect.objectContaining({ code: 'KHO_EEXIST' }));
+    expect(() => context.free(folio)).toThrow(expect.objectContaining({ code: 'KHO_EBUSY' }));
+    expect(guest.freePages).toBe(2);
+    context.unpreserve(folio);
+    expect(tracker.test(folio.address, 1)).toBe(false);
+    context.free(folio);
+    expect(guest.freePages).toBe(4);
+  });
+
+  test('has no bytes to read or write', () => {
+    const { context } = contextOf('prepare');
+    const { address } = context.allocGuest();
+    const fault = expect.objectContaining({ code: 'KHO_EFAULT', message: expect.stringContaining('is unbacked') });
+    expect(() => context.memory.write(address, Uint8Array.of(1))).toThrow(fault);
+    expect(() => context.memory.writeU64(address, 1n)).toThrow(fault);
+    expect(() => context.memory.fill(address, PAGE_SIZE, 0)).toThrow(fault);
+    expect(() => context.memory.read(address, 1)).toThrow(fault);
+    expect(() => context.memory.readU64(address)).toThrow(fault);
+    expect(() => context.dma({ address, order: 1 })).toThrow(perm({ call: 'dma' }));
+  });
+});
 
 describe('the calls of a phase', () => {
   test.each(PROMISED)('%s allows what it promises; any other call is KHO_EPERM naming both', (phase, allowed) => {
