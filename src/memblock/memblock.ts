@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
+import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
 import { NoRoomToGrow } from './double-array.js';
 import { dumpMemblock } from './dump.js';
 import { type FreeRange, freeRanges, freeRangesReverse } from './free-ranges.js';
@@ -190,6 +190,7 @@ export class Memblock extends MemblockRegions {
     start: PhysicalAddress,
     end: PhysicalAddress,
   ): PhysicalAddress | undefined {
+    this.log?.(`memblock_phys_alloc_range: ${size} bytes align=${hex(align)} from=${pa(start)} max_addr=${pa(end)}`);
     return this.allocRangeNid(size, align, start, end);
   }
 
@@ -209,9 +210,21 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
   ): PhysicalAddress | undefined {
+<<<<<<< HEAD
+    if (this.log !== undefined) {
+      const name = exactNid ? 'memblock_alloc_exact_nid_raw' : 'memblock_alloc_try_nid';
+      const place = `nid=${nid} from=${pa(minimum)} max_addr=${pa(maximum)}`;
+      this.log(`${name}: ${size} bytes align=${hex(align)} ${place}`);
+    }
+    const end = maximum > this.currentLimit ? this.currentLimit : maximum;
+    const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
+    if (found !== undefined || minimum === LOW_LIMIT) return found;
+    return this.allocRangeNid(size, align, LOW_LIMIT, end, nid, exactNid);
+=======
     const address = this.allocTryNidRaw(size, align, minimum, maximum, nid);
     if (address !== undefined) this.#clear?.(address, size);
     return address;
+>>>>>>> 6d51c7be53043a02b9e2d10f2c2589e654db76a3
   }
 
   /** {@link allocTryNid} that leaves the bytes as they were (memblock_alloc_try_nid_raw). */
