@@ -17,19 +17,22 @@ export interface CaptureCommandOptions {
   /** A new directory for copies of the files. */
   readonly dir?: string;
   readonly redact?: boolean;
+  /** Bytes of memory that the scenario gives to guests. */
+  readonly guestMemory?: number;
   /** False with --no-devices. */
   readonly devices: boolean;
 }
 
 /** `khorus capture`: a machine as a scenario, or its files as a directory for `host.from`. */
 export function captureMachine(options: CaptureCommandOptions, terminal: Terminal): number {
-  const { from, dir, devices, redact = false } = options;
+  const { from, dir, devices, redact = false, guestMemory } = options;
   const root = from ?? '/';
   // Of copied files nothing is known but what they say themselves.
   const arch = from === undefined ? unameMachine() : undefined;
-  if (dir !== undefined && redact) {
-    const text = '--redact changes the scenario that is printed, not the files that --dir copies; give one of them';
-    throw new KhoError('KHO_EINVAL', text, { field: 'redact' });
+  const ours = redact ? 'redact' : guestMemory === undefined ? undefined : 'guest-memory';
+  if (dir !== undefined && ours !== undefined) {
+    const text = `--${ours} changes the scenario that is printed, not the files that --dir copies; give one of them`;
+    throw new KhoError('KHO_EINVAL', text, { field: ours });
   }
   const read = readCapturedMachine(root, { devices, ...(arch !== undefined && { arch }) });
   const machine = redact ? redacted(read) : read;
@@ -45,18 +48,18 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
   }
   if (terminal.json) {
     terminal.printJson({
-      scenario: { host: hostFieldsOf(machine), drivers: capturedDevices(machine) },
+      scenario: { host: hostFieldsOf(machine, { guestMemory }), drivers: capturedDevices(machine) },
       notices: machine.notices,
     });
   } else {
-    for (const line of scenarioLines(machine)) terminal.print(line);
+    for (const line of scenarioLines(machine, guestMemory)) terminal.print(line);
   }
   return EXIT_DONE;
 }
 
 /** The machine as a scenario file: one line a range and a device, so that it can be read and changed by hand. */
-function* scenarioLines(machine: CapturedMachine): Generator<string, void> {
-  const { cmdline, memoryMap, release, ...host } = hostFieldsOf(machine);
+function* scenarioLines(machine: CapturedMachine, guestMemory: number | undefined): Generator<string, void> {
+  const { cmdline, memoryMap, release, ...host } = hostFieldsOf(machine, { guestMemory });
   const { firmware, nodes, kernel, reserved } = memoryMap;
   yield `# ${describe(machine)}. Made by khorus capture; docs/capture.md says what is in it, and what may be secret.`;
   for (const notice of machine.notices) yield `# ${notice}`;

@@ -21,7 +21,7 @@ import { type InspectCommandOptions, inspectFile } from './inspect-command.js';
 import { DEFAULT_SILENCE, type KexecCommandOptions, kexecImage } from './kexec-command.js';
 import { printProfiles } from './profiles-command.js';
 import { type RunCommandOptions, runScenario } from './run-command.js';
-import { ARCHES, checkedBudget, checkedFdtMax, MODES, WORKERS_MAX } from './scenario-schema.js';
+import { ARCHES, checkedBudget, checkedFdtMax, checkedGuestMemory, MODES, WORKERS_MAX } from './scenario-schema.js';
 import { EXIT_DONE, EXIT_USAGE, exitCodeOf, SignalReceived, type Streams, Terminal } from './terminal.js';
 import { type VerifyCommandOptions, verifyOutput } from './verify-command.js';
 
@@ -226,6 +226,11 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
     .option('--from <dir>', "files that were copied from a machine; default: this machine's")
     .option('--dir <dir>', 'copy the files there instead, for host: { from: DIR }')
     .option('--no-devices', 'leave PCI functions and network interfaces out')
+    .option(
+      '--guest-memory <size>',
+      'of the memory, how much the scenario gives to guests: it has no bytes',
+      guestMemory,
+    )
     .option('--redact', 'leave out what may be secret: command line, MAC addresses, serial numbers')
     .addHelpText(
       'after',
@@ -346,6 +351,10 @@ function address(text: string): number {
 
 function duration(text: string): number {
   return argument(() => checkedBudget(text));
+}
+
+function guestMemory(text: string): number {
+  return argument(() => checkedGuestMemory(text));
 }
 
 function fdtMax(text: string): number {

@@ -6,7 +6,7 @@ import { parseCommandLine, physicalAddress } from '../memblock/index.js';
 import type { ScenarioDocument } from './scenario-document.js';
 import type { ScenarioProblem } from './scenario-problem.js';
 import { DRIVERS_FORM, FIRMWARE_TYPES, type MemoryMapFields, type scenarioSchema } from './scenario-schema.js';
-import { SIZE_FORM } from './units.js';
+import { formatSize, SIZE_FORM } from './units.js';
 
 type HostFields = z.infer<typeof scenarioSchema>['host'];
 
@@ -126,12 +126,13 @@ function memoryMapOf({ firmware, nodes, kernel, reserved }: MemoryMapFields): Ho
 }
 
 /** What a captured machine comes to as a scenario's `host`: {@link hostOf} of it is the same machine. */
-export function hostFieldsOf(machine: CapturedMachine) {
+export function hostFieldsOf(machine: CapturedMachine, { guestMemory }: { guestMemory?: number | undefined } = {}) {
   const { arch, release, cpus, cmdline, memory } = machine;
   return {
     arch,
     ...(release !== undefined && { release }),
     ...(cpus !== undefined && { cpus }),
+    ...(guestMemory !== undefined && { guestMemory: formatSize(guestMemory) }),
     cmdline,
     cmdlineRules: 'kernel' as const,
     memoryMap: memoryMapFields(memory),

@@ -181,8 +181,8 @@ function checkedMemory(size: string | number): number {
   return bytes;
 }
 
-/** `guestMemory`: KHO_EINVAL unless it is a multiple of 2M, or 0. Whether a host has so much, the host says. */
-function checkedGuestMemory(size: string | number): number {
+/** `guestMemory`: KHO_EINVAL unless it is a multiple of 2M, or 0. Whether a host has so much, the host says. Also what `--guest-memory` is parsed with. */
+export function checkedGuestMemory(size: string | number): number {
   const bytes = parseSize(size, { step: MEMORY_STEP });
   if (bytes === 0 || (bytes <= MEMORY_MAX && bytes % MEMORY_STEP === 0)) return bytes;
   const step = formatSize(MEMORY_STEP);

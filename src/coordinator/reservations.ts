@@ -192,8 +192,13 @@ export class Reservations {
     for (const { address, pages } of taken) this.#host.pages.free(address, pages);
   }
 
+  /** Ids of the nodes with memory: on a captured machine they may have gaps. */
+  #nodes(): number[] {
+    return [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
+  }
+
   #grantExtents(registry: Registry): ExtentTable {
-    const nodes = [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
+    const nodes = this.#nodes();
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
       const whose = shardOwner(registry, shard);
       const { driver: name, ...within } = whose;
@@ -230,7 +235,7 @@ export class Reservations {
 
   /** Guest memory of the shards, nobody else's: from the node whose turn it is, as long as that has any. */
   #grantGuests(registry: Registry): ExtentTable {
-    const nodes = this.#host.options.nodes;
+    const nodes = this.#nodes();
     const grants = registry.shards.map(({ guest, instance: item }, index): ShardGrant => {
       if (guest === undefined) return { pages: 0, ranges: [] };
       const { order } = guest;
@@ -241,7 +246,7 @@ export class Reservations {
       const inherited = this.#host.inheritance.lend(owner, pages, order);
       if (inherited !== undefined) this.#lentGuests.push(inherited);
       try {
-        const ranges = inherited?.ranges ?? this.#takeGuest(pages, order, item % nodes);
+        const ranges = inherited?.ranges ?? this.#takeGuest(pages, order, nodes[item % nodes.length]);
         for (const { base, pages: count } of ranges) {
           this.#guests.push({ address: base, pages: count, order });
           this.#owners.push({ start: base, end: base + count * PAGE_SIZE, owner, index });

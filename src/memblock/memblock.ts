@@ -26,6 +26,8 @@ const LOW_LIMIT = physicalAddress(0);
 export interface MemblockOptions {
   /** Regions that each array has room for at first; some architectures have more than {@link INIT_MEMBLOCK_REGIONS}. */
   initialRegions?: number;
+  /** Clears the bytes of an allocation, for whoever has bytes; a raw allocation leaves them as they were. Not part of a clone. */
+  clear?: (address: PhysicalAddress, size: number) => void;
 }
 
 /**
@@ -45,14 +47,16 @@ export class Memblock extends MemblockRegions {
   /** `movable_node` on the command line: keep hotpluggable memory free of allocations. */
   movableNode = false;
   readonly #initialRegions: number;
+  readonly #clear: ((address: PhysicalAddress, size: number) => void) | undefined;
   #khoScratchOnly = false;
 
   constructor(
     snapshot: MemblockSnapshot = { memory: [], reserved: [] },
-    { initialRegions = INIT_MEMBLOCK_REGIONS }: MemblockOptions = {},
+    { initialRegions = INIT_MEMBLOCK_REGIONS, clear }: MemblockOptions = {},
   ) {
     super(snapshot, initialRegions);
     this.#initialRegions = initialRegions;
+    this.#clear = clear;
   }
 
   /** An independent copy, modes and arrays included. */
@@ -195,7 +199,8 @@ export class Memblock extends MemblockRegions {
 
   /**
    * The rule behind every memblock_alloc*() that returns a virtual address: at `minimum` or above if possible, else
-   * below it, and never above {@link currentLimit}, even if `maximum` is.
+   * below it, and never above {@link currentLimit}, even if `maximum` is. On node `nid` if possible. The bytes are cleared
+   * ({@link MemblockOptions.clear}).
    */
   allocTryNid(
     size: number,
@@ -203,17 +208,31 @@ export class Memblock extends MemblockRegions {
     minimum: PhysicalAddress = LOW_LIMIT,
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
-    exactNid = false,
   ): PhysicalAddress | undefined {
-    const end = maximum > this.currentLimit ? this.currentLimit : maximum;
-    const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
-    if (found !== undefined || minimum === LOW_LIMIT) return found;
-    return this.allocRangeNid(size, align, LOW_LIMIT, end, nid, exactNid);
+    const address = this.allocTryNidRaw(size, align, minimum, maximum, nid);
+    if (address !== undefined) this.#clear?.(address, size);
+    return address;
   }
 
-  /** {@link allocTryNid} without any wish (memblock_alloc). What is allocated has no bytes: zeroed and raw are the same. */
+  /** {@link allocTryNid} that leaves the bytes as they were (memblock_alloc_try_nid_raw). */
+  allocTryNidRaw(
+    size: number,
+    align: number,
+    minimum: PhysicalAddress = LOW_LIMIT,
+    maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
+    nid = NUMA_NO_NODE,
+  ): PhysicalAddress | undefined {
+    return this.#allocUncleared(size, align, minimum, maximum, nid, false);
+  }
+
+  /** {@link allocTryNid} without any wish (memblock_alloc). */
   alloc(size: number, align: number): PhysicalAddress | undefined {
     return this.allocTryNid(size, align);
+  }
+
+  /** {@link alloc} that leaves the bytes as they were (memblock_alloc_raw). */
+  allocRaw(size: number, align: number): PhysicalAddress | undefined {
+    return this.allocTryNidRaw(size, align);
   }
 
   /** memblock_alloc_or_panic(): KHO_ENOMEM instead of undefined. */
@@ -238,15 +257,15 @@ export class Memblock extends MemblockRegions {
     return this.allocTryNid(size, align, LOW_LIMIT, MEMBLOCK_ALLOC_ACCESSIBLE, nid);
   }
 
-  /** {@link allocTryNid} on that node or not at all (memblock_alloc_exact_nid_raw). */
-  allocExactNid(
+  /** {@link allocTryNidRaw} on that node or not at all (memblock_alloc_exact_nid_raw; there is no form that clears). */
+  allocExactNidRaw(
     size: number,
     align: number,
     minimum: PhysicalAddress,
     maximum: PhysicalAddress,
     nid: number,
   ): PhysicalAddress | undefined {
-    return this.allocTryNid(size, align, minimum, maximum, nid, true);
+    return this.#allocUncleared(size, align, minimum, maximum, nid, true);
   }
 
   /** What a kernel with `memblock=debug` prints. */
@@ -260,6 +279,20 @@ export class Memblock extends MemblockRegions {
     if (found !== undefined || (flags & MemblockFlags.MIRROR) === 0) return found;
     this.#logNoMirror(size);
     return this.findInRange(size, PAGE_SIZE, start, end, NUMA_NO_NODE, flags & ~MemblockFlags.MIRROR);
+  }
+
+  #allocUncleared(
+    size: number,
+    align: number,
+    minimum: PhysicalAddress,
+    maximum: PhysicalAddress,
+    nid: number,
+    exactNid: boolean,
+  ): PhysicalAddress | undefined {
+    const end = maximum > this.currentLimit ? this.currentLimit : maximum;
+    const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
+    if (found !== undefined || minimum === LOW_LIMIT) return found;
+    return this.allocRangeNid(size, align, LOW_LIMIT, end, nid, exactNid);
   }
 
   /** Reserves what was found; false if the array has no room to grow. */

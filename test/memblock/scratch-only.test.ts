@@ -16,7 +16,7 @@ const CALLS: readonly [name: string, alloc: (memblock: Memblock, size: number) =
   ['memblock_alloc_from', (memblock, size) => memblock.allocFrom(size, 64, at(END / 2))],
   ['memblock_alloc_node', (memblock, size) => memblock.allocNode(size, 64, 0)],
   ['memblock_alloc_try_nid', (memblock, size) => memblock.allocTryNid(size, 64, at(0), at(END), 0)],
-  ['memblock_alloc_exact_nid_raw', (memblock, size) => memblock.allocExactNid(size, 64, at(0), at(END), 0)],
+  ['memblock_alloc_exact_nid_raw', (memblock, size) => memblock.allocExactNidRaw(size, 64, at(0), at(END), 0)],
   ['memblock_find_in_range', (memblock, size) => memblock.findInRange(size, 64, at(0), at(END))],
 ];
 
@@ -204,9 +204,9 @@ describe('nodes while scratch only', () => {
 
   it('has the exact node or nothing', () => {
     const memblock = nodeMachine(...scratch);
-    expect(memblock.allocTryNid(512, 64, at(0), at(END), 3, true)).toBeUndefined();
-    expect(memblock.allocTryNid(2048, 64, at(0), at(END), 6, true)).toBeUndefined();
-    expect(offset(memblock.allocTryNid(1024, 64, at(0), at(END), 6, true))).toBe(base(6) + 1024);
+    expect(memblock.allocExactNidRaw(512, 64, at(0), at(END), 3)).toBeUndefined();
+    expect(memblock.allocExactNidRaw(2048, 64, at(0), at(END), 6)).toBeUndefined();
+    expect(offset(memblock.allocExactNidRaw(1024, 64, at(0), at(END), 6))).toBe(base(6) + 1024);
   });
 
   it('keeps the range before the node, and drops the minimum before it gives up', () => {

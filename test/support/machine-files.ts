@@ -194,6 +194,29 @@ export function serverFiles(): MachineFiles {
   };
 }
 
+/** Four sockets, 1.5 TiB, with the devices of {@link serverFiles}. */
+export function largeServerFiles(): MachineFiles {
+  const block = 2 ** 31;
+  const end = 2 ** 32 + 768 * block;
+  const memory: Range[] = [
+    [0x1000, 0x9ffff, 'System RAM'],
+    [0x100000, block - 1, 'System RAM'],
+    [2 ** 32, end - 1, 'System RAM'],
+  ];
+  const devices = Object.entries(serverFiles()).filter(([path]) => /^sys\/(bus|class)\/|^proc\/sys\//.test(path));
+  const blocks = (first: number, count: number) => Array.from({ length: count }, (_, index) => first + index);
+  return {
+    ...Object.fromEntries(devices),
+    'proc/iomem': iomemText([...memory.slice(0, 2), [0x1000000, 0x3ffffff, '  Kernel code'], memory[2]]),
+    // Scratch as in scenarios/big-host.yaml: what the kernel would take by default does not fit.
+    'proc/cmdline': 'kho=on kho_scratch=512M,1G,7G\n',
+    'sys/devices/system/cpu/possible': '0-95\n',
+    ...memmapFiles(memory),
+    ...nodeFiles(Object.fromEntries([0, 1, 2, 3].map((nid) => [nid, blocks(2 + nid * 192, 192)])), block),
+    'sys/devices/system/node/node0/memory0': null,
+  };
+}
+
 /** A small virtual machine: no PCI, no nodes, no firmware's map. */
 export function microVmFiles(): MachineFiles {
   return {

@@ -3,6 +3,7 @@ import {
   alloc,
   allocationCases,
   allocFrom,
+  allocRaw,
   type ConformanceCase,
   type Reservation,
 } from './allocation-case.js';
@@ -167,6 +168,6 @@ const FROM: AllocationCase[] = [
 /** Allocation without a range or a node, and with a minimum alone (alloc_api, alloc_helpers_api of the simulator). */
 export const ALLOC_CASES: readonly ConformanceCase[] = [
   ...allocationCases('memblock_alloc', alloc, ALLOC),
-  ...allocationCases('memblock_alloc_raw', alloc, ALLOC),
+  ...allocationCases('memblock_alloc_raw', allocRaw, ALLOC),
   ...allocationCases('memblock_alloc_from', allocFrom, FROM),
 ];

@@ -37,38 +37,79 @@ export interface ConformanceCase {
   run(mode: { movableNode: boolean }): void;
 }
 
+/** What is in memory before: no byte of it is 0. */
+const DIRTY = 0x55;
+
 /** The call of the kernel that a suite tests. */
 type Call = (memblock: Memblock, given: AllocationCase) => number | undefined;
 
-export const alloc: Call = (memblock, { size, align = LINE }) => memblock.alloc(size, align);
+/** A call, and whether it clears what it allocates. */
+interface Suite {
+  call: Call;
+  clears: boolean;
+}
 
-export const allocFrom: Call = (memblock, { size, align = LINE, minimum = 0 }) =>
-  memblock.allocFrom(size, align, at(minimum));
+export const alloc: Suite = { clears: true, call: (memblock, { size, align = LINE }) => memblock.alloc(size, align) };
+
+export const allocRaw: Suite = {
+  clears: false,
+  call: (memblock, { size, align = LINE }) => memblock.allocRaw(size, align),
+};
+
+export const allocFrom: Suite = {
+  clears: true,
+  call: (memblock, { size, align = LINE, minimum = 0 }) => memblock.allocFrom(size, align, at(minimum)),
+};
 
 /** With a range of addresses, a node, or both; memblock_alloc_node() where there is no range. */
-export const allocTryNid: Call = (memblock, { size, align = LINE, minimum, maximum, nid = NUMA_NO_NODE }) =>
-  minimum === undefined || maximum === undefined
-    ? memblock.allocNode(size, align, nid)
-    : memblock.allocTryNid(size, align, at(minimum), at(maximum), nid);
+export const allocTryNid: Suite = {
+  clears: true,
+  call: (memblock, { size, align = LINE, minimum, maximum, nid = NUMA_NO_NODE }) =>
+    minimum === undefined || maximum === undefined
+      ? memblock.allocNode(size, align, nid)
+      : memblock.allocTryNid(size, align, at(minimum), at(maximum), nid),
+};
 
-export const allocExactNid: Call = (memblock, { size, align = LINE, minimum = 0, maximum = END, nid = NUMA_NO_NODE }) =>
-  memblock.allocExactNid(size, align, at(minimum), at(maximum), nid);
+/** The same, not cleared; where there is no range as well. */
+export const allocTryNidRaw: Suite = {
+  clears: false,
+  call: (memblock, { size, align = LINE, minimum, maximum, nid = NUMA_NO_NODE }) =>
+    memblock.allocTryNidRaw(
+      size,
+      align,
+      minimum === undefined ? undefined : at(minimum),
+      maximum === undefined ? undefined : at(maximum),
+      nid,
+    ),
+};
 
-/** The cases of one suite: `suite` is the function of the kernel that it tests. */
-export function allocationCases(suite: string, call: Call, table: readonly AllocationCase[]): ConformanceCase[] {
+export const allocExactNidRaw: Suite = {
+  clears: false,
+  call: (memblock, { size, align = LINE, minimum = 0, maximum = END, nid = NUMA_NO_NODE }) =>
+    memblock.allocExactNidRaw(size, align, at(minimum), at(maximum), nid),
+};
+
+/** The cases of one suite: `name` is the function of the kernel that it tests. */
+export function allocationCases(name: string, suite: Suite, table: readonly AllocationCase[]): ConformanceCase[] {
   return table.flatMap((given) => {
     const one = (direction: 'top-down' | 'bottom-up', id: string): ConformanceCase => ({
-      id: `${suite}: ${id}`,
-      run: ({ movableNode }) => check(given, direction, call, movableNode),
+      id: `${name}: ${id}`,
+      run: ({ movableNode }) => check(given, direction, suite, movableNode),
     });
     if (given.direction !== 'both') return [one(given.direction, given.name)];
     return (['top-down', 'bottom-up'] as const).map((direction) => one(direction, `${direction}: ${given.name}`));
   });
 }
 
-function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', call: Call, movableNode: boolean): void {
+function check(
+  given: AllocationCase,
+  direction: 'top-down' | 'bottom-up',
+  { call, clears }: Suite,
+  movableNode: boolean,
+): void {
   const { memory = 'one piece', reserved = [], size, recorded } = given;
-  const memblock = smallMachine(memory, { bottomUp: direction === 'bottom-up', movableNode });
+  const bytes = new Uint8Array(END).fill(DIRTY);
+  const memblock = smallMachine(memory, { bottomUp: direction === 'bottom-up', movableNode, bytes });
   for (const { span, kern = false, nid } of reserved) {
     memblock.reserve(at(span[0]), span[1], { nid, flags: kern ? MemblockFlags.RSRV_KERN : MemblockFlags.NONE });
   }
@@ -81,6 +122,7 @@ function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', call:
   if (found === undefined) {
     expect(address).toBeUndefined();
     expect(memblock.snapshot()).toEqual(before);
+    expect(bytes.every((byte) => byte === DIRTY)).toBe(true);
     return;
   }
   expect(address).toBe(at(found));
@@ -88,5 +130,7 @@ function check(given: AllocationCase, direction: 'top-down' | 'bottom-up', call:
   expect(spans(memblock.reserved)).toEqual(leaves);
   expect(memblock.reservedSize()).toBe(bytesOf(leaves));
   const region = memblock.reserved.regions[memblock.reserved.search(at(found))];
+  const isTaken = (offset: number): boolean => offset >= found && offset < found + size;
+  expect(bytes.every((byte, offset) => byte === (clears && isTaken(offset) ? 0 : DIRTY))).toBe(true);
   expect(region).toMatchObject({ flags: MemblockFlags.RSRV_KERN, nid: recorded ?? NUMA_NO_NODE });
 }

@@ -1,8 +1,9 @@
 import {
   type AllocationCase,
   allocationCases,
-  allocExactNid,
+  allocExactNidRaw,
   allocTryNid,
+  allocTryNidRaw,
   type ConformanceCase,
 } from './allocation-case.js';
 import { END, NODES, type Span } from './small-machine.js';
@@ -227,6 +228,6 @@ const EXACT_NID: AllocationCase[] = [
 /** Allocation for a node (alloc_nid_api and alloc_exact_nid_api of the simulator, with NUMA). */
 export const NODE_CASES: readonly ConformanceCase[] = [
   ...allocationCases('memblock_alloc_try_nid', allocTryNid, TRY_NID),
-  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNid, TRY_NID),
-  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNid, EXACT_NID),
+  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNidRaw, TRY_NID),
+  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNidRaw, EXACT_NID),
 ];

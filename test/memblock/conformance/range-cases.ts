@@ -1,8 +1,9 @@
 import {
   type AllocationCase,
   allocationCases,
-  allocExactNid,
+  allocExactNidRaw,
   allocTryNid,
+  allocTryNidRaw,
   type ConformanceCase,
   type Reservation,
 } from './allocation-case.js';
@@ -186,6 +187,6 @@ const RANGE: AllocationCase[] = [
 /** Allocation from a range of addresses (alloc_nid_api of the simulator, its range tests). */
 export const RANGE_CASES: readonly ConformanceCase[] = [
   ...allocationCases('memblock_alloc_try_nid', allocTryNid, RANGE),
-  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNid, RANGE),
-  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNid, RANGE),
+  ...allocationCases('memblock_alloc_try_nid_raw', allocTryNidRaw, RANGE),
+  ...allocationCases('memblock_alloc_exact_nid_raw', allocExactNidRaw, RANGE),
 ];

@@ -11,6 +11,8 @@ export interface MachineMode {
   bottomUp: boolean;
   /** `movable_node`: the nodes' memory is then not hotpluggable, and without it all of it is, which changes nothing. */
   movableNode: boolean;
+  /** The machine's memory, for allocations that clear it. */
+  bytes: Uint8Array;
 }
 
 /** Where the machine's memory begins: far from address 0, with room below. */
@@ -38,9 +40,11 @@ export function at(offset: number): PhysicalAddress {
 /** A memblock with the machine's memory: in one piece of no node, in {@link NODES}, or none at all. */
 export function smallMachine(
   memory: 'one piece' | 'nodes' | 'none',
-  { bottomUp, movableNode }: Partial<MachineMode> = {},
+  { bottomUp, movableNode, bytes }: Partial<MachineMode> = {},
 ): Memblock {
-  const memblock = new Memblock();
+  const memblock = new Memblock(undefined, {
+    clear: (address, size) => void bytes?.fill(0, address - MEMORY_BASE, address - MEMORY_BASE + size),
+  });
   memblock.bottomUp = bottomUp ?? false;
   memblock.movableNode = movableNode ?? false;
   if (memory === 'one piece') memblock.addNode(at(0), END, MAX_NUMNODES);

@@ -155,16 +155,16 @@ export const CALLS: Readonly<Record<string, Call>> = {
     address(m.allocRangeNid(size, align, at(start), at(end), nid, exact !== 0)),
   ),
   memblock_alloc_exact_nid_raw: value(5, PLACED, (m, [size, align, start, end, nid]) =>
-    address(m.allocExactNid(size, align, at(start), at(end), nid)),
+    address(m.allocExactNidRaw(size, align, at(start), at(end), nid)),
   ),
   memblock_alloc_try_nid_raw: value(4, PLACED, (m, [size, align, start, end, nid]) =>
-    address(m.allocTryNid(size, align, at(start), at(end), nid)),
+    address(m.allocTryNidRaw(size, align, at(start), at(end), nid)),
   ),
   memblock_alloc_try_nid: value(4, PLACED, (m, [size, align, start, end, nid]) =>
     address(m.allocTryNid(size, align, at(start), at(end), nid)),
   ),
   memblock_alloc: value(4, ALLOCATION, (m, [size, align]) => address(m.alloc(size, align))),
-  memblock_alloc_raw: value(2, ALLOCATION, (m, [size, align]) => address(m.alloc(size, align))),
+  memblock_alloc_raw: value(2, ALLOCATION, (m, [size, align]) => address(m.allocRaw(size, align))),
   memblock_alloc_or_panic: value(1, ALLOCATION, (m, [size, align]) => address(m.allocOrPanic(size, align))),
   memblock_alloc_from: value(4, [...ALLOCATION, 'base'], (m, [size, align, minimum]) =>
     address(m.allocFrom(size, align, at(minimum))),
