@@ -210,21 +210,9 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
   ): PhysicalAddress | undefined {
-<<<<<<< HEAD
-    if (this.log !== undefined) {
-      const name = exactNid ? 'memblock_alloc_exact_nid_raw' : 'memblock_alloc_try_nid';
-      const place = `nid=${nid} from=${pa(minimum)} max_addr=${pa(maximum)}`;
-      this.log(`${name}: ${size} bytes align=${hex(align)} ${place}`);
-    }
-    const end = maximum > this.currentLimit ? this.currentLimit : maximum;
-    const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
-    if (found !== undefined || minimum === LOW_LIMIT) return found;
-    return this.allocRangeNid(size, align, LOW_LIMIT, end, nid, exactNid);
-=======
-    const address = this.allocTryNidRaw(size, align, minimum, maximum, nid);
+    const address = this.#allocUncleared('memblock_alloc_try_nid', size, align, minimum, maximum, nid);
     if (address !== undefined) this.#clear?.(address, size);
     return address;
->>>>>>> 6d51c7be53043a02b9e2d10f2c2589e654db76a3
   }
 
   /** {@link allocTryNid} that leaves the bytes as they were (memblock_alloc_try_nid_raw). */
@@ -235,7 +223,7 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
   ): PhysicalAddress | undefined {
-    return this.#allocUncleared(size, align, minimum, maximum, nid, false);
+    return this.#allocUncleared('memblock_alloc_try_nid_raw', size, align, minimum, maximum, nid);
   }
 
   /** {@link allocTryNid} without any wish (memblock_alloc). */
@@ -278,7 +266,7 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress,
     nid: number,
   ): PhysicalAddress | undefined {
-    return this.#allocUncleared(size, align, minimum, maximum, nid, true);
+    return this.#allocUncleared('memblock_alloc_exact_nid_raw', size, align, minimum, maximum, nid, true);
   }
 
   /** What a kernel with `memblock=debug` prints. */
@@ -294,14 +282,17 @@ export class Memblock extends MemblockRegions {
     return this.findInRange(size, PAGE_SIZE, start, end, NUMA_NO_NODE, flags & ~MemblockFlags.MIRROR);
   }
 
+  /** `name` is for the log. */
   #allocUncleared(
+    name: string,
     size: number,
     align: number,
     minimum: PhysicalAddress,
     maximum: PhysicalAddress,
     nid: number,
-    exactNid: boolean,
+    exactNid = false,
   ): PhysicalAddress | undefined {
+    this.log?.(`${name}: ${size} bytes align=${hex(align)} nid=${nid} from=${pa(minimum)} max_addr=${pa(maximum)}`);
     const end = maximum > this.currentLimit ? this.currentLimit : maximum;
     const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
     if (found !== undefined || minimum === LOW_LIMIT) return found;

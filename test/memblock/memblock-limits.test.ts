@@ -241,7 +241,7 @@ it('the log has the lines of memblock=debug', () => {
   memblock.mirroredKernelcore = true;
   memblock.markMirror(at(MIB + 16), 64);
   memblock.physAllocRange(128, 64, at(0), at(4 * MIB));
-  memblock.allocTryNid(64, 64, at(MIB), at(4 * MIB), 3, true);
+  memblock.allocExactNidRaw(64, 64, at(MIB), at(4 * MIB), 3);
   memblock.allocLow(PAGE_SIZE, 64);
   expect(lines).toEqual([
     'memblock_add: [0x0000000000100000-0x00000000001fffff]',
