@@ -3,6 +3,7 @@ import { type Goal, medianOf } from '../harness/goals.js';
 import type { Suite, SuiteMeasurements } from '../harness/suite.js';
 import type { PageAllocatorParameters } from '../variants/page-allocator.js';
 import type { PhysicalMemoryParameters } from '../variants/physical-memory.js';
+import type { ShardExtentsParameters } from '../variants/shard-extents.js';
 import type { TrackerParameters } from '../variants/tracker.js';
 import { PUBLISHED_NOTE, walkAndReserve, walkGoals } from './walk-comparison.js';
 
@@ -11,6 +12,7 @@ const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const TRACKER = new URL('../variants/tracker.js', import.meta.url);
 const PAGE_ALLOCATOR = new URL('../variants/page-allocator.js', import.meta.url);
+const SHARD_EXTENTS = new URL('../variants/shard-extents.js', import.meta.url);
 const PHYSICAL_MEMORY = new URL('../variants/physical-memory.js', import.meta.url);
 
 const SPACE = 64 * GIB;
@@ -55,6 +57,7 @@ export const memorySuite: Suite = {
     note('Linux preserves a page in 37 to 46 ns, by published figures: one call at a time, because of its mutex');
     yield tracker(quick, rounds(15));
     yield allocator(quick ? 2 ** 12 : 2 ** 15, rounds(15));
+    yield extents(quick ? 2 ** 13 : 2 ** 16, rounds(11));
     yield accesses(rounds(9));
     note(PUBLISHED_NOTE);
     yield walkAndReserve(quick, rounds(7));
@@ -106,6 +109,30 @@ function allocator(blocks: number, rounds: number): Comparison {
     variants,
     rounds,
   };
+}
+
+/** What one shard allocates and frees in its extents: would a cache of free pages, which must not change addresses, pay? */
+function extents(pages: number, rounds: number): Comparison {
+  const variants = (['fill', 'churn'] as const).flatMap((pattern) =>
+    [undefined, 0, 3].flatMap((order) =>
+      [false, true].map((cache) => {
+        const parameters: ShardExtentsParameters = { pattern, cache, pages, ...(order !== undefined && { order }) };
+        return { name: extentsVariant(parameters), module: SHARD_EXTENTS, parameters };
+      }),
+    ),
+  );
+  return {
+    title: `extents of a shard: ${pages} pages, an allocation and a free`,
+    unit: 'ns/pair',
+    reference: extentsVariant({ pattern: 'fill', cache: false }),
+    variants,
+    rounds,
+  };
+}
+
+function extentsVariant({ pattern, order, cache }: Omit<ShardExtentsParameters, 'pages'>): string {
+  const what = order === undefined ? 'pages' : `folios of order ${order}`;
+  return `${pattern}, ${what}${cache ? ', freed ones cached' : ''}`;
 }
 
 function accesses(rounds: number): Comparison {

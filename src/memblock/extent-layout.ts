@@ -5,7 +5,7 @@
  *   word 0     SHARD_COUNT
  *        1     offset of record 0, 1, 2, ...
  *   -- 64-byte line ------------------------------------------------------------
- *   record 0   UNIT_ORDER | DECLARED | FREE | EXTENT_COUNT
+ *   record 0   UNIT_ORDER | DECLARED | FREE | SEARCH_EXTENT | EXTENT_COUNT
  *              extent 0: FIRST low, high | EXTENT_UNITS | SEARCH_FROM | USED | HEADS
  *              extent 1: ...                                             |       |
  *              used bits of extent 0  <----------------------------------'       |
@@ -29,8 +29,9 @@ export const RECORD_OFFSETS = 1;
 export const UNIT_ORDER = 0;
 export const DECLARED = 1; // in units, as all numbers below
 export const FREE = 2;
-export const EXTENT_COUNT = 3;
-export const EXTENTS = 4;
+export const SEARCH_EXTENT = 3; // no extent below this one has a free unit
+export const EXTENT_COUNT = 4;
+export const EXTENTS = 5;
 
 /** Fields of one extent. */
 export const FIRST = 0; // number of the first unit: its address by the size of a unit; below 2^40: low word, then high word

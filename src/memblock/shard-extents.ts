@@ -10,6 +10,7 @@ import {
   FIRST,
   FREE,
   HEADS,
+  SEARCH_EXTENT,
   SEARCH_FROM,
   UNIT_ORDER,
   USED,
@@ -120,9 +121,10 @@ export class ShardExtents {
     const { address } = allocation;
     const pages = 'order' in allocation ? 2 ** allocation.order : allocation.pages;
     const number = address / (PAGE_SIZE * this.#unit);
-    const extent = this.#extents.find(({ first, units }) => number >= first && number < first + units);
+    const index = this.#extentAt(number);
+    const extent = this.#extents[index];
     const start = extent === undefined ? -1 : number - extent.first;
-    if (extent === undefined || !Number.isInteger(number) || !testBit(extent.heads, start)) {
+    if (extent === undefined || !(start < extent.units) || !Number.isInteger(number) || !testBit(extent.heads, start)) {
       throw this.#invalid(`no allocation starts at ${hex(address)}`, address);
     }
     const units = this.#end(extent, start) - start;
@@ -132,6 +134,8 @@ export class ShardExtents {
     fillBits(extent.used, start, units, false);
     clearBit(extent.heads, start);
     this.#words[this.#record + FREE] += units;
+    const searchExtent = this.#record + SEARCH_EXTENT;
+    this.#words[searchExtent] = Math.min(this.#words[searchExtent], index);
     const searchFrom = extent.fields + SEARCH_FROM;
     this.#words[searchFrom] = Math.min(this.#words[searchFrom], start);
   }
@@ -147,16 +151,32 @@ export class ShardExtents {
     }
   }
 
+  /** Index of the last extent that begins at or before a unit, -1 if none does. */
+  #extentAt(number: number): number {
+    let low = 0;
+    let high = this.#extents.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#extents[middle].first <= number) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
   /** Where the allocation that starts at unit `start` of the extent ends. */
   #end({ used, heads, units }: Place, start: number): number {
     return findBit(used, start, findBit(heads, start + 1, units, true), false);
   }
 
   #take(units: number, alignment: number): PhysicalAddress {
-    for (const extent of this.#extents) {
+    const searchExtent = this.#record + SEARCH_EXTENT;
+    for (let index = this.#words[searchExtent]; index < this.#extents.length; index++) {
+      const extent = this.#extents[index];
       const { used, heads, first, fields } = extent;
       const firstFree = findBit(used, this.#words[fields + SEARCH_FROM], extent.units, false);
-      this.#words[fields + SEARCH_FROM] = firstFree; // spares the next search the full words before it
+      // These spare the next search the full words, and the full extents, before the first free unit.
+      this.#words[fields + SEARCH_FROM] = firstFree;
+      if (firstFree === extent.units && this.#words[searchExtent] === index) this.#words[searchExtent] = index + 1;
       for (let start = firstFree; ; ) {
         const past = (first + start) % alignment;
         if (past !== 0) start += alignment - past;

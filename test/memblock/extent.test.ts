@@ -178,3 +178,42 @@ test('a shard that moves to another thread goes on where it was', async () => {
   expect(theirs).toEqual([mine, { address: mine.address + 3 * PAGE_SIZE, pages: 2 }]);
   expect([...shared.extent(1).allocated()]).toEqual(theirs);
 });
+
+test('extents count in folios where a shard was granted those, up to the end of 64 TiB', () => {
+  const GIB_PAGES = 2 ** 18;
+  const end = 2 ** 46 / PAGE_SIZE;
+  const grants = [
+    { pages: 512 * 1024, order: 9, ranges: [{ base: page(end - 512 * 1024), pages: 512 * 1024 }] },
+    { pages: 3 * GIB_PAGES, order: 18, ranges: [{ base: page(end - 8 * GIB_PAGES), pages: 3 * GIB_PAGES }] },
+  ];
+  const shared = ExtentTable.create(grants);
+  expect(shared.handle.byteLength).toBeLessThan(1024);
+  const [small, large] = [shared.extent(0), ExtentTable.attach(shared.handle).extent(1)];
+  expect([small.order, small.declaredPages, small.freePages]).toEqual([9, 512 * 1024, 512 * 1024]);
+  const folios = Array.from({ length: 1024 }, () => small.allocFolio(9));
+  expect(folios.map(({ address }) => address)).toEqual(
+    Array.from({ length: 1024 }, (_, index) => page(end - 512 * 1024 + 512 * index)),
+  );
+  expect(thrown(() => small.allocFolio(9)).code).toBe('KHO_ENOMEM');
+  small.free(folios[1023]);
+  expect(small.freePages).toBe(512);
+  expect(small.alloc(512)).toEqual({ address: page(end - 512), pages: 512 });
+  const gigabyte = large.allocFolio(18);
+  expect(gigabyte.address).toBe(page(end - 8 * GIB_PAGES));
+  expect([...large.allocated()]).toEqual([{ address: gigabyte.address, pages: GIB_PAGES }]);
+  for (const call of [
+    () => large.allocFolio(9),
+    () => large.alloc(512),
+    () => large.free({ address: gigabyte.address, order: 9 }),
+    () => large.free({ address: page(end - 8 * GIB_PAGES + 512), order: 18 }),
+    () => large.free({ address: page(end - 7 * GIB_PAGES), order: 18 }),
+    () => large.free({ address: page(end - 9 * GIB_PAGES), order: 18 }),
+    () => large.free({ address: page(end - GIB_PAGES), order: 18 }),
+    () => ExtentTable.create([{ pages: 512, order: 9, ranges: [{ base: page(1), pages: 512 }] }]),
+    () => ExtentTable.create([{ pages: 700, order: 9, ranges: [{ base: page(512), pages: 700 }] }]),
+    () => ExtentTable.create([{ pages: 0, order: -1, ranges: [] }]),
+  ]) {
+    expect(thrown(call).code).toBe('KHO_EINVAL');
+  }
+  expect(large.freePages).toBe(2 * GIB_PAGES);
+});

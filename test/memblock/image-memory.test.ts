@@ -8,6 +8,7 @@ import { physicalAddress as at, PAGE_SIZE } from '#dist/memblock/address.js';
 import { ImageMemory } from '#dist/memblock/image-memory.js';
 import { SharedPhysicalMemory } from '#dist/memblock/physical-memory.js';
 import { writeImage } from '#dist/memblock/write-image.js';
+import { temporaryDirectory } from '../support/run.js';
 import { thrown } from './thrown.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'khorus-image-'));
@@ -27,6 +28,29 @@ function host(): SharedPhysicalMemory {
     { base: at(128 * MIB), size: 128 * MIB, nid: 1, backed: false },
   ]);
 }
+
+test('memory that the image has no bytes of cannot be read, whatever the file has there', () => {
+  const file = join(temporaryDirectory(), 'ram.img');
+  writeFileSync(file, Buffer.alloc(4 * 4096, 7));
+  using memory = ImageMemory.open(file);
+  memory.setUnbacked([
+    { base: 4096, size: 4096 },
+    { base: 3 * 4096, size: 2 * 4096 }, // beyond the end of the file
+  ]);
+  expect(memory.ranges.map(({ base, size, backed }) => [base / 4096, size / 4096, backed])).toEqual([
+    [0, 1, true],
+    [1, 1, false],
+    [2, 1, true],
+    [3, 2, false],
+  ]);
+  expect(memory.read(at(2 * 4096), 1)).toEqual(Uint8Array.of(7));
+  for (const address of [4096, 8191, 3 * 4096, 4 * 4096]) {
+    const error = thrown(() => memory.read(at(address), 1));
+    expect([error.code, error.message]).toEqual(['KHO_EFAULT', expect.stringContaining('is unbacked')]);
+  }
+  expect(thrown(() => memory.read(at(0), 8192)).details.address).toBe(4096);
+  expect(thrown(() => memory.setUnbacked([{ base: 0, size: -1 }])).code).toBe('KHO_EINVAL');
+});
 
 test('an image round trip keeps every byte of the ranges, and holes stay holes', async () => {
   const memory = host();

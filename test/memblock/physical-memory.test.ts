@@ -182,3 +182,33 @@ test.each([
 ])('a memory map with %s is KHO_EINVAL', (_, ranges) => {
   expect(thrown(() => SharedPhysicalMemory.create(ranges)).code).toBe('KHO_EINVAL');
 });
+
+test('memory of any size takes nothing until it is used; other threads see what was used before they attached', () => {
+  const GIB = 2 ** 30;
+  const TIB = 2 ** 40;
+  const memory = SharedPhysicalMemory.create([
+    { base: at(0), size: 32 * TIB, nid: 0, backed: true },
+    { base: at(64 * TIB - GIB), size: GIB, nid: 1, backed: true },
+    { base: at(64 * TIB), size: 64 * TIB, nid: 1, backed: false },
+  ]);
+  const inUse = () => memory.handle.segments.filter(({ buffer }) => buffer !== null).map(({ base }) => base);
+  expect(inUse()).toEqual([]);
+  const last = at(64 * TIB - 8);
+  memory.writeU64(last, 42n);
+  memory.write(at(3 * GIB - 2), Uint8Array.of(1, 2, 3, 4)); // over a border
+  expect(inUse()).toEqual([2 * GIB, 3 * GIB, 64 * TIB - GIB]);
+  const other = SharedPhysicalMemory.attach(structuredClone(memory.handle));
+  expect(other.ranges).toEqual(memory.ranges);
+  expect(other.readU64(last)).toBe(42n);
+  other.writeU64(last, 43n);
+  expect(memory.readU64(last)).toBe(43n);
+  expect(other.read(at(3 * GIB - 2), 4)).toEqual(Uint8Array.of(1, 2, 3, 4));
+  // What nobody had used reads as zeros there, and cannot be written: none of a write that reaches into it is done.
+  expect(other.read(at(5 * GIB), 4)).toEqual(new Uint8Array(4));
+  const error = thrown(() => other.write(at(4 * GIB - 8), new Uint8Array(16).fill(9)));
+  expect([error.code, error.message]).toEqual(['KHO_EFAULT', expect.stringContaining('was not in use')]);
+  expect(thrown(() => other.fill(at(5 * GIB), 4, 1)).code).toBe('KHO_EFAULT');
+  expect(thrown(() => other.words(at(5 * GIB))).code).toBe('KHO_EFAULT');
+  expect(memory.readU64(at(4 * GIB - 8))).toBe(0n);
+  expect(thrown(() => memory.read(at(64 * TIB), 1)).code).toBe('KHO_EFAULT');
+});
