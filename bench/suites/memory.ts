@@ -4,6 +4,7 @@ import type { Suite, SuiteMeasurements } from '../harness/suite.js';
 import type { PageAllocatorParameters } from '../variants/page-allocator.js';
 import type { PhysicalMemoryParameters } from '../variants/physical-memory.js';
 import type { TrackerParameters } from '../variants/tracker.js';
+import { PUBLISHED_NOTE, walkAndReserve, walkGoals } from './walk-comparison.js';
 
 const PAGE_SIZE = 4096;
 const MIB = 2 ** 20;
@@ -48,16 +49,18 @@ const ACCESSES: readonly [call: PhysicalMemoryParameters['call'], name: string][
   ['fill', 'fill a page'],
 ];
 
-/** Preserved pages, the page allocator, and words of physical memory. */
+/** Preserved pages, the page allocator, words of physical memory, and the successor's walk. */
 export const memorySuite: Suite = {
   async *comparisons({ quick, rounds, note }) {
     note('Linux preserves a page in 37 to 46 ns, by published figures: one call at a time, because of its mutex');
     yield tracker(quick, rounds(15));
     yield allocator(quick ? 2 ** 12 : 2 ** 15, rounds(15));
     yield accesses(rounds(9));
+    note(PUBLISHED_NOTE);
+    yield walkAndReserve(quick, rounds(7));
   },
 
-  goals: trackerGoals,
+  goals: (measured) => [...trackerGoals(measured), ...walkGoals(measured)],
 };
 
 const TRACKER_TITLE = `the tracker: pages of ${SPACE / GIB} GiB`;

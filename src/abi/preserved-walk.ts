@@ -10,8 +10,8 @@ import { walkKhoserMem } from './khoser-walk.js';
 
 /**
  * Visits all that is preserved in the order in which the kernel of the profile reads it: a radix tree the highest order
- * first and neighbours together, a chunk list the lowest and one by one. Returns the pages of what lists it; none where the root says that nothing is preserved.
- * The errors of {@link walkRadixRuns} and {@link walkKhoserMem}.
+ * first and neighbours together, a chunk list the lowest and one by one. Returns the pages of what lists it; none where the
+ * root says that nothing is preserved. The errors of {@link walkRadixRuns} and {@link walkKhoserMem}.
  */
 export function walkPreservedMemory(
   memory: PhysicalMemory,

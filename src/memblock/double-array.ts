@@ -49,17 +49,28 @@ export function doubleArray(
   }
   const last = place + type.max * 2 * MEMBLOCK_REGION_SIZE - 1;
   memblock.log?.(`memblock: ${type.name} is doubled to ${type.max * 2} at [${pa(place)}-${pa(last)}]`);
-  const before = [memblock.memory.save(), memblock.reserved.save()];
   const old = type.arrayAddress;
-  type.moveArray(place, type.max * 2);
-  try {
+  const move = (): void => {
+    type.moveArray(place, type.max * 2);
     if (old !== undefined) freeOldArray(memblock, old, oldBytes);
     memblock.reserveKern(place, bytes);
+  };
+  if (type === memblock.reserved && type.regions.length + REGIONS_MOVED <= type.max * 2) move();
+  else moveOrUndo(memblock, type, move);
+}
+
+/** Regions that freeing one place and reserving another add at most: with room for these, the reserved array does not grow. */
+const REGIONS_MOVED = 4;
+
+/** Where the reserved array may have to grow for the move, and fail, while the kernel would BUG: its array lies in memory that is not reserved. */
+function moveOrUndo({ memory, reserved }: GrowingMemblock, { name }: MemblockType, move: () => void): void {
+  const before = [memory.save(), reserved.save()];
+  try {
+    move();
   } catch (cause) {
-    // The kernel would BUG: it has an array in memory that is not reserved.
-    memblock.memory.restore(before[0]);
-    memblock.reserved.restore(before[1]);
-    throw new KhoError('KHO_ENOMEM', `memblock: the new ${type.name} array cannot be reserved`, {}, { cause });
+    memory.restore(before[0]);
+    reserved.restore(before[1]);
+    throw new KhoError('KHO_ENOMEM', `memblock: the new ${name} array cannot be reserved`, {}, { cause });
   }
 }
 

@@ -13,7 +13,15 @@ import { memPfnRanges } from './mem-ranges.js';
 import { type MemblockLog, rangeText } from './memblock-log.js';
 import { MemblockType, type MemblockTypeState, type WarnOf } from './memblock-type.js';
 import { capMemoryRange, endOfFirst, enforceMemoryLimit } from './memory-limits.js';
-import { isValidNode, MAX_NUMNODES, MemblockFlags, type MemblockRegion, NUMA_NO_NODE, regionEnd } from './region.js';
+import {
+  capSize,
+  isValidNode,
+  MAX_NUMNODES,
+  MemblockFlags,
+  type MemblockRegion,
+  NUMA_NO_NODE,
+  regionEnd,
+} from './region.js';
 
 /** What a Memblock holds, as plain data. */
 export interface MemblockSnapshot {
@@ -37,7 +45,7 @@ export abstract class MemblockRegions {
   currentLimit: PhysicalAddress = physicalAddress(PHYS_ADDR_MAX);
   /** `kernelcore=mirror` on the command line; without it {@link markMirror} does nothing. */
   mirroredKernelcore = false;
-  /** Gets each line that a kernel with `memblock=debug` prints about a call, and its errors. */
+  /** Gets the lines that a kernel with `memblock=debug` prints about calls, without the caller's name, and its errors. */
   log: MemblockLog | undefined;
   /**
    * Called where the kernel would warn of what it is asked and go on: nothing has changed yet, and nothing does if this
@@ -244,9 +252,9 @@ export abstract class MemblockRegions {
 
   /** Whether one memory region holds all of the range; two neighbours do not. */
   isRegionMemory(base: PhysicalAddress, size: number): boolean {
+    const end = base + capSize(base, size);
     const index = this.memory.search(base);
-    if (index < 0) return false;
-    return regionEnd(this.memory.regions[index]) >= Math.min(base + size, PHYS_ADDR_MAX);
+    return index >= 0 && regionEnd(this.memory.regions[index]) >= end;
   }
 
   /** Whether any byte of the range is reserved. */

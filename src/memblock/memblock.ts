@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
+import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress, physicalAddress } from './address.js';
 import { NoRoomToGrow } from './double-array.js';
 import { dumpMemblock } from './dump.js';
 import { type FreeRange, freeRanges, freeRangesReverse } from './free-ranges.js';
@@ -190,6 +190,7 @@ export class Memblock extends MemblockRegions {
     start: PhysicalAddress,
     end: PhysicalAddress,
   ): PhysicalAddress | undefined {
+    this.log?.(`memblock_phys_alloc_range: ${size} bytes align=${hex(align)} from=${pa(start)} max_addr=${pa(end)}`);
     return this.allocRangeNid(size, align, start, end);
   }
 
@@ -209,7 +210,7 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
   ): PhysicalAddress | undefined {
-    const address = this.allocTryNidRaw(size, align, minimum, maximum, nid);
+    const address = this.#allocUncleared('memblock_alloc_try_nid', size, align, minimum, maximum, nid);
     if (address !== undefined) this.#clear?.(address, size);
     return address;
   }
@@ -222,7 +223,7 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress = MEMBLOCK_ALLOC_ACCESSIBLE,
     nid = NUMA_NO_NODE,
   ): PhysicalAddress | undefined {
-    return this.#allocUncleared(size, align, minimum, maximum, nid, false);
+    return this.#allocUncleared('memblock_alloc_try_nid_raw', size, align, minimum, maximum, nid);
   }
 
   /** {@link allocTryNid} without any wish (memblock_alloc). */
@@ -265,7 +266,7 @@ export class Memblock extends MemblockRegions {
     maximum: PhysicalAddress,
     nid: number,
   ): PhysicalAddress | undefined {
-    return this.#allocUncleared(size, align, minimum, maximum, nid, true);
+    return this.#allocUncleared('memblock_alloc_exact_nid_raw', size, align, minimum, maximum, nid, true);
   }
 
   /** What a kernel with `memblock=debug` prints. */
@@ -281,14 +282,17 @@ export class Memblock extends MemblockRegions {
     return this.findInRange(size, PAGE_SIZE, start, end, NUMA_NO_NODE, flags & ~MemblockFlags.MIRROR);
   }
 
+  /** `name` is for the log. */
   #allocUncleared(
+    name: string,
     size: number,
     align: number,
     minimum: PhysicalAddress,
     maximum: PhysicalAddress,
     nid: number,
-    exactNid: boolean,
+    exactNid = false,
   ): PhysicalAddress | undefined {
+    this.log?.(`${name}: ${size} bytes align=${hex(align)} nid=${nid} from=${pa(minimum)} max_addr=${pa(maximum)}`);
     const end = maximum > this.currentLimit ? this.currentLimit : maximum;
     const found = this.allocRangeNid(size, align, minimum, end, nid, exactNid);
     if (found !== undefined || minimum === LOW_LIMIT) return found;

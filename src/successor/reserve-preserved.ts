@@ -17,6 +17,7 @@ import {
   FolioRuns,
   hex,
   type Memblock,
+  MemblockFlags,
   PAGE_SIZE,
   type PhysicalAddress,
   type PhysicalMemory,
@@ -76,8 +77,10 @@ function reserveObjects(memblock: Memblock, objects: FolioIndex, noinit: boolean
     const start = objects.runStart(run);
     let end = objects.runEnd(run++);
     while (run < objects.runCount && objects.runStart(run) === end) end = objects.runEnd(run++);
-    memblock.reserve(start, end - start);
-    if (noinit) memblock.reservedMarkNoinit(start, end - start);
+    const free = !memblock.isRegionReserved(start, end - start);
+    // At once where that is the same: marking looks for the regions again, and may have to cut some.
+    memblock.reserve(start, end - start, { flags: noinit && free ? MemblockFlags.RSRV_NOINIT : MemblockFlags.NONE });
+    if (noinit && !free) memblock.reservedMarkNoinit(start, end - start);
   }
 }
 

@@ -57,7 +57,12 @@ describe('when resizing is allowed', () => {
   it("a full array moves into memory, which is reserved as the kernel's own", () => {
     reservePages(0, 128);
     expect([memblock.reserved.max, memblock.reserved.arrayAddress]).toEqual([128, undefined]);
+    const lines: string[] = [];
+    memblock.log = (line) => lines.push(line);
     reservePages(128, 129);
+    // 6144 bytes of two pages: the line tells of the regions, the reservation of the pages.
+    expect(lines[1]).toBe('memblock: reserved is doubled to 256 at [0x00000000013fe000-0x00000000013ff7ff]');
+    expect(lines[2]).toBe('__memblock_reserve: [0x00000000013fe000-0x00000000013fffff] nid=-1 flags=20');
     expect([memblock.reserved.max, memblock.reserved.arrayAddress]).toEqual([256, TOP - ARRAY_256]);
     expect(memblock.reserved.regions).toHaveLength(130);
     expect(memblock.reserved.regions.at(-1)).toEqual(kernel(TOP - ARRAY_256, ARRAY_256));

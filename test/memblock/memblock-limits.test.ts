@@ -107,6 +107,7 @@ describe('limits', () => {
       () => memblock.markNomap(at(MIB), value),
       () => memblock.setNode(at(MIB), value, memblock.memory, 1),
       () => memblock.overlapsRegion(memblock.memory, at(MIB), value),
+      () => memblock.isRegionMemory(at(MIB), value),
     ];
     for (const call of calls) expect(call).toThrow(expect.objectContaining({ code: 'KHO_EINVAL' }));
     expect(memblock.snapshot()).toEqual(before);
@@ -237,12 +238,26 @@ it('the log has the lines of memblock=debug', () => {
   memblock.reserve(at(PAGE_SIZE), PAGE_SIZE, { nid: 2, flags: RSRV_KERN });
   memblock.free(at(0), Number.POSITIVE_INFINITY);
   memblock.remove(at(MIB), 16);
+  memblock.mirroredKernelcore = true;
+  memblock.markMirror(at(MIB + 16), 64);
+  memblock.physAllocRange(128, 64, at(0), at(4 * MIB));
+  memblock.allocExactNidRaw(64, 64, at(MIB), at(4 * MIB), 3);
+  memblock.allocLow(PAGE_SIZE, 64);
   expect(lines).toEqual([
     'memblock_add: [0x0000000000100000-0x00000000001fffff]',
     'memblock_add_node: [0x0000000000000000-0xffffffffffffffff] nid=1 flags=1',
     '__memblock_reserve: [0x0000000000001000-0x0000000000001fff] nid=2 flags=20',
     'memblock_phys_free: [0x0000000000000000-0xfffffffffffffffe]',
     'memblock_remove: [0x0000000000100000-0x000000000010000f]',
+    'memblock_phys_alloc_range: 128 bytes align=0x40 from=0x0000000000000000 max_addr=0x0000000000400000',
+    'Could not allocate 0x0000000000000080 bytes of mirrored memory',
+    '__memblock_reserve: [0x00000000001fff80-0x00000000001fffff] nid=-1 flags=20',
+    'memblock_alloc_exact_nid_raw: 64 bytes align=0x40 nid=3 from=0x0000000000100000 max_addr=0x0000000000400000',
+    'Could not allocate 0x0000000000000040 bytes of mirrored memory',
+    'Could not allocate 0x0000000000000040 bytes of mirrored memory',
+    'memblock_alloc_try_nid: 4096 bytes align=0x40 nid=-1 from=0x0000000000000000 max_addr=0x00000000ffffffff',
+    'Could not allocate 0x0000000000001000 bytes of mirrored memory',
+    '__memblock_reserve: [0x00000000001fef80-0x00000000001fff7f] nid=-1 flags=20',
   ]);
 });
 
