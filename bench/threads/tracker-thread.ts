@@ -49,18 +49,24 @@ serveTeam<TrackerJob>((job) => {
   return job.order === 0 && job.run === 1 ? single(preserved, job) : folios(preserved, job);
 });
 
+/** A loop for each call: with both in one, V8 takes neither into it. */
 function single(preserved: PreservedPages, { base, pages, first, count, scattered, action }: TrackerJob): PreparedJob {
   const factor = scattered ? SCATTER : 1;
   const mask = pages - 1;
+  const end = first + count;
   return {
-    run() {
-      for (let index = first; index < first + count; index++) {
-        const page = Math.imul(index, factor) & mask;
-        const address = (base + page * PAGE_SIZE) as PhysicalAddress;
-        if (action === 'preserve') preserved.preserveFolio(address, 0);
-        else preserved.unpreserveFolio(address, 0);
-      }
-    },
+    run:
+      action === 'preserve'
+        ? () => {
+            for (let index = first; index < end; index++) {
+              preserved.preserveFolio((base + (Math.imul(index, factor) & mask) * PAGE_SIZE) as PhysicalAddress, 0);
+            }
+          }
+        : () => {
+            for (let index = first; index < end; index++) {
+              preserved.unpreserveFolio((base + (Math.imul(index, factor) & mask) * PAGE_SIZE) as PhysicalAddress, 0);
+            }
+          },
   };
 }
 

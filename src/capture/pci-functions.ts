@@ -1,9 +1,14 @@
-import { CONFIG_SPACE_SIZES, functionHeader, functionInterrupts, withIds } from '../drivers/pci-config-space.js';
+import {
+  CONFIG_SPACE_SIZES,
+  functionHeader,
+  functionInterrupts,
+  PCI_FUNCTION_NAME,
+  withIds,
+} from '../drivers/pci-config-space.js';
 import { KhoError } from '../errors.js';
 import type { CapturedFiles } from './captured-files.js';
 
 export const PCI_DEVICES = 'sys/bus/pci/devices';
-const FUNCTION_NAME = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
 const HEADER_SIZE = CONFIG_SPACE_SIZES[0];
 /** vfio_pci_core refuses all but header type 0; and nobody assigns a host bridge. */
 const ENDPOINT = 0;
@@ -34,7 +39,8 @@ export function readPciFunctions(files: CapturedFiles): PciFunctions {
   let headersOnly = 0;
   for (const name of files.list(PCI_DEVICES)) {
     const path = `${PCI_DEVICES}/${name}`;
-    if (!FUNCTION_NAME.test(name)) throw files.invalid(path, 'is not the name of a PCI function, such as 0000:3b:00.0');
+    if (!PCI_FUNCTION_NAME.test(name))
+      throw files.invalid(path, 'is not the name of a PCI function, such as 0000:3b:00.0');
     if (!files.isDirectory(path)) throw files.invalid(path, 'is no directory');
     const config = endpointConfig(files, path, notices);
     if (config === undefined) continue;

@@ -25,6 +25,9 @@ export const BAR_SIZE = 0x10000;
 const MSIX_TABLE = 0x2000;
 const MSIX_PENDING_BITS = MSIX_TABLE + 2048 * 16;
 
+/** As sysfs names a function: segment (4 digits or more; of VMD 5), bus, device, function. */
+export const PCI_FUNCTION_NAME = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
+
 const VENDOR = 0x00;
 const DEVICE = 0x02;
 const COMMAND = 0x04;

@@ -33,6 +33,7 @@ import {
   CONFIG_SPACE_SIZE,
   CONFIG_SPACE_SIZES,
   functionInterrupts,
+  PCI_FUNCTION_NAME,
 } from './pci-config-space.js';
 import { requiredProperty } from './required-property.js';
 
@@ -40,14 +41,12 @@ import { requiredProperty } from './required-property.js';
 const FIRST_FUNCTION = 0x3b00;
 
 const DEFAULT_VECTORS = 16;
-/** Segment, bus, device and function as sysfs names them: 4 digits or more (of VMD, 5), 2, 2 and 1. */
-const FUNCTION_NAME = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/;
 const NAME_FORM = 'expected the name of a PCI function, such as 0000:3b:00.0';
 
 const options = z
   .strictObject({
     vectors: z.int().min(1).max(2048).optional().describe('Entries of the MSI-X table; default 16'),
-    name: z.string().regex(FUNCTION_NAME, NAME_FORM).optional().describe('The function, as sysfs names it'),
+    name: z.string().regex(PCI_FUNCTION_NAME, NAME_FORM).optional().describe('The function, as sysfs names it'),
     group: z.int().min(0).max(0xffffffff).optional().describe('IOMMU group'),
     config: z
       .base64('expected bytes in base64')

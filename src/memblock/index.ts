@@ -30,6 +30,7 @@ export * from './page-range.js';
 export * from './physical-memory.js';
 export * from './preserved-pages.js';
 export { decodeRadixKey, LEAF_BITS, radixKey, radixKeyBigInt } from './radix-key.js';
+export { countTables } from './radix-paths.js';
 export * from './radix-tree.js';
 export * from './radix-walk.js';
 export * from './region.js';

@@ -221,8 +221,8 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     if (address % 8 !== 0) {
       throw new KhoError('KHO_EINVAL', `${hex(address)} is not aligned to a 64-bit word`, { address });
     }
-    const [{ range, offset }] = this.#map.cut(address, 8);
-    return { array: range.longs, index: offset / 8 };
+    const range = this.#map.only(address, 8) as Segment; // segments are made of whole pages: it is in one
+    return { array: range.longs, index: (address - range.base) / 8 };
   }
 
   /** The pieces of a write, every one of which can be written. */

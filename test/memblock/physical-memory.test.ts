@@ -146,6 +146,18 @@ test('words() gives the word of an aligned address', () => {
   expect(thrown(() => memory.words(at(0))).code).toBe('KHO_EFAULT');
 });
 
+test('longs() gives the 64-bit word of an aligned address, up to the last one of a segment', () => {
+  const memory = threeSegments();
+  for (const address of [BASE, BASE + 2 * PAGE_SIZE - 8, BASE + 2 * PAGE_SIZE].map(at)) {
+    const { array, index } = memory.longs(address);
+    expect(Atomics.compareExchange(array, index, 0n, 0x0102030405060708n)).toBe(0n);
+    expect(memory.readU64(address)).toBe(0x0102030405060708n);
+  }
+  expect(thrown(() => memory.longs(at(BASE + 4))).code).toBe('KHO_EINVAL');
+  expect(thrown(() => memory.longs(at(0))).code).toBe('KHO_EFAULT');
+  expect(thrown(() => memory.longs(at(2 ** 40))).code).toBe('KHO_EFAULT');
+});
+
 test('memory that is attached through its handle is the same memory with the same map', () => {
   const memory = threeSegments();
   const other = SharedPhysicalMemory.attach(structuredClone(memory.handle));

@@ -15,7 +15,8 @@ import {
   TREE_DEPTH,
   tableIndex,
 } from '#dist/memblock/radix-key.js';
-import { countTables, RadixTree } from '#dist/memblock/radix-tree.js';
+import { countTables } from '#dist/memblock/radix-paths.js';
+import { RadixTree } from '#dist/memblock/radix-tree.js';
 import { radixFolios, walkRadixTree } from '#dist/memblock/radix-walk.js';
 import { thrown } from './thrown.js';
 
