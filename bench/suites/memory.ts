@@ -111,28 +111,25 @@ function allocator(blocks: number, rounds: number): Comparison {
   };
 }
 
-/** What one shard allocates and frees in its extents: would a cache of free pages, which must not change addresses, pay? */
+/** What one shard allocates and frees in its extents. */
 function extents(pages: number, rounds: number): Comparison {
   const variants = (['fill', 'churn'] as const).flatMap((pattern) =>
-    [undefined, 0, 3].flatMap((order) =>
-      [false, true].map((cache) => {
-        const parameters: ShardExtentsParameters = { pattern, cache, pages, ...(order !== undefined && { order }) };
-        return { name: extentsVariant(parameters), module: SHARD_EXTENTS, parameters };
-      }),
-    ),
+    [undefined, 0, 3].map((order) => {
+      const parameters: ShardExtentsParameters = { pattern, pages, ...(order !== undefined && { order }) };
+      return { name: extentsVariant(parameters), module: SHARD_EXTENTS, parameters };
+    }),
   );
   return {
     title: `extents of a shard: ${pages} pages, an allocation and a free`,
     unit: 'ns/pair',
-    reference: extentsVariant({ pattern: 'fill', cache: false }),
+    reference: extentsVariant({ pattern: 'fill' }),
     variants,
     rounds,
   };
 }
 
-function extentsVariant({ pattern, order, cache }: Omit<ShardExtentsParameters, 'pages'>): string {
-  const what = order === undefined ? 'pages' : `folios of order ${order}`;
-  return `${pattern}, ${what}${cache ? ', freed ones cached' : ''}`;
+function extentsVariant({ pattern, order }: Omit<ShardExtentsParameters, 'pages'>): string {
+  return `${pattern}, ${order === undefined ? 'pages' : `folios of order ${order}`}`;
 }
 
 function accesses(rounds: number): Comparison {

@@ -1,4 +1,4 @@
-/** Extents of a shard: pages that are allocated and freed, with and without a cache of free pages before them. */
+/** Extents of a shard: pages that are allocated and freed. */
 import { ExtentTable, PAGE_SIZE, type PageRange, type PhysicalAddress, physicalAddress } from '#dist/memblock/index.js';
 import type { Measured } from '../harness/comparison.js';
 
@@ -7,15 +7,13 @@ export interface ShardExtentsParameters {
   readonly pattern: 'fill' | 'churn';
   /** Of a folio; undefined for single pages by alloc(). */
   readonly order?: number;
-  /** Freed pages are kept aside, and given out again last in, first out, as the kernel's per-CPU lists do. */
-  readonly cache: boolean;
   /** Pages of the shard, in extents of 4 MiB. */
   readonly pages: number;
 }
 
 const EXTENT_PAGES = 1024;
 
-export default function shardExtents({ pattern, order, cache, pages }: ShardExtentsParameters): Measured {
+export default function shardExtents({ pattern, order, pages }: ShardExtentsParameters): Measured {
   const ranges = Array.from({ length: pages / EXTENT_PAGES }, (_, index) => ({
     // Not neighbours, as extents are that were granted at several times.
     base: physicalAddress(2 ** 30 + index * 2 * EXTENT_PAGES * PAGE_SIZE),
@@ -24,16 +22,10 @@ export default function shardExtents({ pattern, order, cache, pages }: ShardExte
   const extents = ExtentTable.create([{ pages, ranges }]).extent(0);
   const size = order === undefined ? 1 : 2 ** order;
   const count = pages / size;
-  const kept: PhysicalAddress[] = [];
-  const take = (): PhysicalAddress => {
-    const again = cache ? kept.pop() : undefined;
-    if (again !== undefined) return again;
-    return order === undefined ? extents.alloc(1).address : extents.allocFolio(order).address;
-  };
-  const give = (address: PhysicalAddress): void => {
-    if (cache) kept.push(address);
-    else extents.free(order === undefined ? { address, pages: 1 } : ({ address, pages: size } satisfies PageRange));
-  };
+  const take = (): PhysicalAddress =>
+    order === undefined ? extents.alloc(1).address : extents.allocFolio(order).address;
+  const give = (address: PhysicalAddress): void =>
+    extents.free(order === undefined ? { address, pages: 1 } : ({ address, pages: size } satisfies PageRange));
   const held: PhysicalAddress[] = new Array(count).fill(physicalAddress(0));
   const fill = (upTo: number): void => {
     for (let index = 0; index < upTo; index++) held[index] = take();

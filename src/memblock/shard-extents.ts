@@ -2,6 +2,10 @@ import { KhoError } from '../errors.js';
 import { hex, PAGE_SIZE, type PhysicalAddress } from './address.js';
 import { clearBit, fillBits, findBit, setBit, testBit } from './bits.js';
 import {
+  CACHE,
+  CACHE_FIELDS,
+  CACHE_UNITS,
+  CACHED,
   DECLARED,
   EXTENT_COUNT,
   EXTENT_FIELDS,
@@ -42,8 +46,9 @@ interface Place {
  * What one shard may allocate from. First fit at the lowest address, inside one extent; a unit is the only alignment,
  * except for folios. A unit is a page, or in a grant of a higher order 2^order pages; allocations are whole units.
  *
- * There is no cache of free pages as the kernel's per-CPU lists are: nobody else takes from a shard's extents, so there is
- * no lock to save, and SEARCH_FROM finds the lowest free page at once (docs/memory.md has what was measured).
+ * Single units that were freed are kept at hand, up to {@link CACHE_UNITS}, and given out again before any other, the last
+ * one first, as the kernel's per-CPU lists do. What needs more than one unit is searched for beside them; where that finds
+ * nothing, they go back first.
  *
  * One thread at a time: see ExtentTable for the protocol.
  */
@@ -127,25 +132,26 @@ export class ShardExtents {
     if (extent === undefined || !(start < extent.units) || !Number.isInteger(number) || !testBit(extent.heads, start)) {
       throw this.#invalid(`no allocation starts at ${hex(address)}`, address);
     }
+    if (this.#isCached(index, start)) throw this.#invalid(`no allocation starts at ${hex(address)}`, address);
     const units = this.#end(extent, start) - start;
     if (units * this.#unit !== pages) {
       throw this.#invalid(`the allocation at ${hex(address)} has ${units * this.#unit} pages, not ${pages}`, address);
     }
-    fillBits(extent.used, start, units, false);
-    clearBit(extent.heads, start);
     this.#words[this.#record + FREE] += units;
-    const searchExtent = this.#record + SEARCH_EXTENT;
-    this.#words[searchExtent] = Math.min(this.#words[searchExtent], index);
-    const searchFrom = extent.fields + SEARCH_FROM;
-    this.#words[searchFrom] = Math.min(this.#words[searchFrom], start);
+    if (units > 1 || !this.#keep(index, start)) this.#clear(index, start, units);
   }
 
   /** Every allocation in ascending order of address. The shard must not allocate or free meanwhile. */
   *allocated(): Generator<PageRange, void> {
-    for (const extent of this.#extents) {
+    for (const [index, extent] of this.#extents.entries()) {
       let start = findBit(extent.heads, 0, extent.units, true);
       while (start < extent.units) {
-        yield { address: this.#address(extent.first + start), pages: (this.#end(extent, start) - start) * this.#unit };
+        if (!this.#isCached(index, start)) {
+          yield {
+            address: this.#address(extent.first + start),
+            pages: (this.#end(extent, start) - start) * this.#unit,
+          };
+        }
         start = findBit(extent.heads, start + 1, extent.units, true);
       }
     }
@@ -169,6 +175,73 @@ export class ShardExtents {
   }
 
   #take(units: number, alignment: number): PhysicalAddress {
+    const start = units === 1 ? this.#takeCached() : undefined;
+    return start ?? this.#search(units, alignment) ?? this.#searchAll(units, alignment);
+  }
+
+  /** The unit freed last. */
+  #takeCached(): PhysicalAddress | undefined {
+    const cached = this.#words[this.#record + CACHED];
+    if (cached === 0) return undefined;
+    this.#words[this.#record + CACHED] = cached - 1;
+    this.#words[this.#record + FREE]--;
+    const slot = this.#record + CACHE + (cached - 1) * CACHE_FIELDS;
+    return this.#address(this.#extents[this.#words[slot]].first + this.#words[slot + 1]);
+  }
+
+  /** Keeps a freed unit at hand; false if there are enough. */
+  #keep(index: number, start: number): boolean {
+    const cached = this.#words[this.#record + CACHED];
+    if (cached === CACHE_UNITS) return false;
+    const slot = this.#record + CACHE + cached * CACHE_FIELDS;
+    this.#words[slot] = index;
+    this.#words[slot + 1] = start;
+    this.#words[this.#record + CACHED] = cached + 1;
+    return true;
+  }
+
+  #isCached(index: number, start: number): boolean {
+    const cache = this.#record + CACHE;
+    const end = cache + this.#words[this.#record + CACHED] * CACHE_FIELDS;
+    for (let slot = cache; slot < end; slot += CACHE_FIELDS) {
+      if (this.#words[slot + 1] === start && this.#words[slot] === index) return true;
+    }
+    return false;
+  }
+
+  /** Makes units free to be found. */
+  #clear(index: number, start: number, units: number): void {
+    const extent = this.#extents[index];
+    fillBits(extent.used, start, units, false);
+    clearBit(extent.heads, start);
+    const searchExtent = this.#record + SEARCH_EXTENT;
+    this.#words[searchExtent] = Math.min(this.#words[searchExtent], index);
+    const searchFrom = extent.fields + SEARCH_FROM;
+    this.#words[searchFrom] = Math.min(this.#words[searchFrom], start);
+  }
+
+  /** Searches once more, with what was kept at hand. KHO_ENOMEM if that is not enough. */
+  #searchAll(units: number, alignment: number): PhysicalAddress {
+    const cache = this.#record + CACHE;
+    for (let left = this.#words[this.#record + CACHED]; left > 0; left--) {
+      const slot = cache + (left - 1) * CACHE_FIELDS;
+      this.#clear(this.#words[slot], this.#words[slot + 1], 1);
+    }
+    this.#words[this.#record + CACHED] = 0;
+    const address = this.#search(units, alignment);
+    if (address !== undefined) return address;
+    const pages = units * this.#unit;
+    const aligned = alignment === 1 ? '' : ' at a multiple of that';
+    throw new KhoError(
+      'KHO_ENOMEM',
+      `shard ${this.shard} asked for ${pages} contiguous pages${aligned}, which its extents do not have: ` +
+        `${this.freePages} of the ${this.declaredPages} pages that it declared are free`,
+      { shard: this.shard, size: pages * PAGE_SIZE },
+    );
+  }
+
+  /** First fit. */
+  #search(units: number, alignment: number): PhysicalAddress | undefined {
     const searchExtent = this.#record + SEARCH_EXTENT;
     for (let index = this.#words[searchExtent]; index < this.#extents.length; index++) {
       const extent = this.#extents[index];
@@ -191,14 +264,7 @@ export class ShardExtents {
         start = findBit(used, taken, extent.units, false);
       }
     }
-    const pages = units * this.#unit;
-    const aligned = alignment === 1 ? '' : ' at a multiple of that';
-    throw new KhoError(
-      'KHO_ENOMEM',
-      `shard ${this.shard} asked for ${pages} contiguous pages${aligned}, which its extents do not have: ` +
-        `${this.freePages} of the ${this.declaredPages} pages that it declared are free`,
-      { shard: this.shard, size: pages * PAGE_SIZE },
-    );
+    return undefined;
   }
 
   #address(number: number): PhysicalAddress {
