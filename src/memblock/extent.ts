@@ -129,10 +129,12 @@ function checkGrants(shards: readonly ShardGrant[]): void {
   });
   all.sort((a, b) => a.base - b.base);
   let end = 0;
+  let before = { base: 0, shard: 0 };
   for (const { base, pages, shard, order } of all) {
     const bytes = pages * PAGE_SIZE;
     const units = pages / 2 ** order;
     if (
+      base < 0 ||
       base % (PAGE_SIZE * 2 ** order) !== 0 ||
       !Number.isInteger(units) ||
       units <= 0 ||
@@ -143,9 +145,11 @@ function checkGrants(shards: readonly ShardGrant[]): void {
       throw new KhoError('KHO_EINVAL', text, { shard, address: base });
     }
     if (base < end) {
-      const text = `the extent at ${hex(base)} for shard ${shard} overlaps another one`;
+      const other = `the one at ${hex(before.base)} for shard ${before.shard}`;
+      const text = `the extent at ${hex(base)} for shard ${shard} overlaps ${other}`;
       throw new KhoError('KHO_EINVAL', text, { shard, address: base });
     }
     end = base + bytes;
+    before = { base, shard };
   }
 }

@@ -1,6 +1,7 @@
 import { KhoError } from '../errors.js';
 import {
   frameAddress,
+  hex,
   PAGE_SIZE,
   type PageFrame,
   PHYS_ADDR_MAX,
@@ -48,7 +49,8 @@ export abstract class MemblockRegions {
   /** Gets the lines that a kernel with `memblock=debug` prints about calls, without the caller's name, and its errors. */
   log: MemblockLog | undefined;
   /**
-   * Called where the kernel would warn of what it is asked and go on: nothing has changed yet, and nothing does if this
+   * Called where the kernel would warn of what it is asked and go on: no region has changed yet (an array that had to grow
+   * for the call may have), and none does if this
    * throws. Without it, a warning is one to {@link log} alone.
    */
   onWarning: WarnOf | undefined;
@@ -184,7 +186,10 @@ export abstract class MemblockRegions {
 
   /** Rounds the ends of memory regions inwards (memblock_trim_memory); see {@link MemblockType.trim}. KHO_EINVAL for no alignment. */
   trimMemory(align: number): void {
-    if (!Number.isInteger(align) || align < 1) throw new KhoError('KHO_EINVAL', `${align} is not an alignment`);
+    if (!Number.isInteger(align) || align < 1) {
+      const call = 'memblock_trim_memory';
+      throw new KhoError('KHO_EINVAL', `${call}: ${align} is no alignment in bytes`, { call });
+    }
     this.memory.trim(align);
   }
 
@@ -316,6 +321,17 @@ export abstract class MemblockRegions {
 
 /** Regions in the kernel's own arrays, whose room is doubled until it is enough. */
 function initialState(regions: readonly MemblockRegion[], initialRegions: number): MemblockTypeState {
+  if (!Number.isSafeInteger(initialRegions) || initialRegions < 1) {
+    throw new KhoError('KHO_EINVAL', `${initialRegions} is no number of regions that an array has room for`);
+  }
+  let behind = 0;
+  for (const { base, size } of regions) {
+    if (!(base >= behind && size > 0 && capSize(base, size) === size)) {
+      const text = `the region at ${hex(base)} with ${size} bytes is empty, or not behind the region before it`;
+      throw new KhoError('KHO_EINVAL', text, { address: base, size });
+    }
+    behind = base + size;
+  }
   let max = initialRegions;
   while (max < regions.length) max *= 2;
   return { regions, totalSize: regions.reduce((bytes, { size }) => bytes + size, 0), max, arrayAddress: undefined };

@@ -124,8 +124,10 @@ export class Memblock extends MemblockRegions {
     nid = NUMA_NO_NODE,
     flags: number = this.#allocationFlags(),
   ): PhysicalAddress | undefined {
-    for (const value of [size, align]) {
-      if (!(Number.isInteger(value) && value >= 0)) throw new KhoError('KHO_EINVAL', `${value} is no number of bytes`);
+    const call = 'memblock_find_in_range_node';
+    for (const [what, value] of Object.entries({ size, alignment: align, start, end })) {
+      if (Number.isInteger(value) && value >= 0) continue;
+      throw new KhoError('KHO_EINVAL', `${call}: ${value} is no ${what} in bytes`, { call });
     }
     const accessible = end === MEMBLOCK_ALLOC_ACCESSIBLE || end === MEMBLOCK_ALLOC_NOLEAKTRACE;
     // The first page is never given away: its address would be the answer for "nothing found".

@@ -35,10 +35,12 @@ export class MemoryMap<T extends MemoryRange> {
   constructor(ranges: Iterable<T>) {
     this.ranges = [...ranges].sort((a, b) => a.base - b.base);
     let end = 0;
+    let before = 0;
     for (const { base, size, nid } of this.ranges) {
       if (
         !Number.isSafeInteger(base) ||
         !Number.isSafeInteger(size) ||
+        base < 0 ||
         size <= 0 ||
         !Number.isSafeInteger(base + size)
       ) {
@@ -50,10 +52,10 @@ export class MemoryMap<T extends MemoryRange> {
         });
       }
       if (base < end) {
-        throw new KhoError('KHO_EINVAL', `the memory range at ${hex(base)} overlaps the range before it`, {
-          address: base,
-        });
+        const text = `the memory range at ${hex(base)} overlaps the range before it, ${hex(before)}-${hex(end)}`;
+        throw new KhoError('KHO_EINVAL', text, { address: base });
       }
+      before = base;
       end = base + size;
     }
   }

@@ -65,7 +65,8 @@ const MAX_BLOCK_SIZE = MAX_ORDER_NR_PAGES * PAGE_SIZE;
  * It lives in the memory of one thread and does not know physical memory: it neither reads nor clears pages.
  * Workers allocate from extents instead (see ExtentTable).
  *
- * Errors change nothing: KHO_ENOMEM says what was asked of which node and what is left; KHO_EINVAL what is wrong.
+ * Errors change nothing: KHO_ENOMEM says what was asked of which node and what is left; KHO_EINVAL what is wrong, a
+ * node that is no number from 0 on with it. A node without memory is one that has no room.
  */
 export class PageAllocator {
   readonly #map: MemoryMap<ZonedRange>;
@@ -250,6 +251,7 @@ export class PageAllocator {
     const lists = backed ? this.#zonelists.backed : this.#zonelists.unbacked;
     let list = lists.get(nid);
     if (list === undefined) {
+      if (!Number.isSafeInteger(nid) || nid < 0) throw new KhoError('KHO_EINVAL', `${nid} is no NUMA node`);
       list = this.#zones
         .filter((zone) => zone.backed === backed)
         .sort((a, b) => Math.abs(a.nid - nid) - Math.abs(b.nid - nid) || a.nid - b.nid);

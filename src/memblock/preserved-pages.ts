@@ -27,7 +27,8 @@ export interface FolioSource {
  * nodes; objects are never merged. What is not like this in the kernel, because it only warns there, is in
  * docs/trackers.md.
  *
- * After any error the tracker is as it was before the call. As long as a call runs, other threads may see a part of it.
+ * After any error the marks are as they were before the call; tables that a tree made for earlier objects of the call stay, as
+ * the kernel's do. As long as a call runs, other threads may see a part of it.
  *
  * Each thread has one of its own, with its own {@link RadixTree}.
  */
@@ -238,7 +239,7 @@ function checkRange(call: string, address: PhysicalAddress, pages: number): void
 /** Apart from {@link checkRange}, which stays small enough to be inlined. */
 function noRange(call: string, address: PhysicalAddress, pages: number): KhoError {
   const why = !(pages > 0 && Number.isSafeInteger(pages))
-    ? 'it has no pages'
+    ? `it has ${pages > 0 ? 'no whole number of' : 'no'} pages`
     : !(address >= 0 && address % PAGE_SIZE === 0)
       ? 'it does not begin with a page'
       : `it ends beyond ${hex(PHYS_ADDR_MAX)}`;

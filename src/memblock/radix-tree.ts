@@ -112,7 +112,8 @@ export class RadixTree {
   /**
    * Marks a folio. KHO_EEXIST if it is marked already; KHO_ENOENT if there is no path, and the tree cannot grow;
    * KHO_EINVAL as radixKey; what the allocator throws. Neighbours are never merged: the successor restores each object
-   * at the order it was marked with. State is unchanged after an error.
+   * at the order it was marked with. State is unchanged after an error. Keys are all that a tree knows, and they reach to
+   * 2^64: that there is such memory is for PreservedPages to check.
    */
   set(address: PhysicalAddress, order: number): void {
     const number = folioNumber(address, order);

@@ -54,6 +54,9 @@ export const INIT_MEMBLOCK_REGIONS = 128;
 
 /** `size` cut so that `base + size` stays in the address space (memblock_cap_size). Infinity means "all there is". */
 export function capSize(base: PhysicalAddress, size: number): number {
+  if (!(Number.isInteger(base) && base >= 0 && base <= PHYS_ADDR_MAX)) {
+    throw new KhoError('KHO_EINVAL', `${base} is not a physical address (0 to 2^52)`, { size });
+  }
   if (!(size >= 0) || (size <= PHYS_ADDR_MAX && !Number.isInteger(size))) {
     throw new KhoError('KHO_EINVAL', `${size} is not a size in bytes`, { address: base });
   }

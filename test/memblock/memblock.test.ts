@@ -10,6 +10,7 @@ import {
 } from '#dist/memblock/memblock.js';
 import type { MemblockType } from '#dist/memblock/memblock-type.js';
 import { MAX_NUMNODES, MemblockFlags, NUMA_NO_NODE } from '#dist/memblock/region.js';
+import { thrown } from './thrown.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -515,5 +516,69 @@ describe('a memblock as a whole', () => {
     ];
     expect([...memblock.freeRanges()]).toEqual(expected);
     expect([...memblock.freeRangesReverse()]).toEqual(expected.reverse());
+  });
+});
+
+describe('what is no address, size or array', () => {
+  const filled = (): Memblock => {
+    const memblock = new Memblock();
+    memblock.add(physicalAddress(2 ** 20), 2 ** 20);
+    memblock.reserve(physicalAddress(2 ** 20), 4096);
+    return memblock;
+  };
+
+  it.each([2 ** 53, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY])('%s as an address changes nothing', (number) => {
+    const bad = number as PhysicalAddress;
+    const memblock = filled();
+    const before = memblock.snapshot();
+    const calls: Record<string, () => unknown> = {
+      add: () => memblock.add(bad, 4096),
+      addNode: () => memblock.addNode(bad, 4096, 0),
+      remove: () => memblock.remove(bad, 4096),
+      reserve: () => memblock.reserve(bad, 4096),
+      free: () => memblock.free(bad, 4096),
+      markNomap: () => memblock.markNomap(bad, 4096),
+      clearKhoScratch: () => memblock.clearKhoScratch(bad, 4096),
+      setNode: () => memblock.setNode(bad, 4096, memblock.memory, 1),
+      capMemoryRange: () => memblock.capMemoryRange(bad, 4096),
+      overlapsRegion: () => memblock.overlapsRegion(memblock.memory, bad, 4096),
+    };
+    if (number !== 2 ** 53) calls.findInRange = () => memblock.findInRange(64, 64, bad, MEMBLOCK_ALLOC_ANYWHERE);
+    for (const [name, call] of Object.entries(calls)) expect(thrown(call).code, name).toBe('KHO_EINVAL');
+    expect(memblock.snapshot()).toEqual(before);
+  });
+
+  it('a size or alignment that is none is told with the call', () => {
+    expect(thrown(() => filled().alloc(64, -1)).message).toBe(
+      'memblock_find_in_range_node: -1 is no alignment in bytes',
+    );
+    expect(thrown(() => filled().alloc(0.5, 64)).message).toBe('memblock_find_in_range_node: 0.5 is no size in bytes');
+    expect(thrown(() => filled().trimMemory(0)).message).toBe('memblock_trim_memory: 0 is no alignment in bytes');
+  });
+
+  it.each([0, -1, 0.5, Number.NaN])('an array with room for %s regions is refused', (initialRegions) => {
+    expect(thrown(() => new Memblock(filled().snapshot(), { initialRegions })).code).toBe('KHO_EINVAL');
+  });
+
+  it.each([
+    [
+      'regions that overlap',
+      [
+        [0, 8192],
+        [4096, 4096],
+      ],
+    ],
+    [
+      'regions that descend',
+      [
+        [8192, 4096],
+        [0, 4096],
+      ],
+    ],
+    ['an empty region', [[4096, 0]]],
+    ['a region beyond the end', [[2 ** 52 - 4096, 8192]]],
+  ])('a snapshot with %s is refused', (_, spans) => {
+    const memory = spans.map(([base, size]) => ({ base: base as PhysicalAddress, size, flags: 0, nid: 0 }));
+    expect(thrown(() => new Memblock({ memory, reserved: [] })).code).toBe('KHO_EINVAL');
   });
 });

@@ -308,3 +308,11 @@ test('a memory map that contradicts itself is refused by what builds on it', () 
     }
   }
 });
+
+test.each([Number.NaN, -1, 0.5])('node %s is KHO_EINVAL, and nothing is allocated', (nid) => {
+  const pages = new PageAllocator([{ base: at(0), size: 2 ** 22, nid: 0, backed: true }]);
+  pages.addFreeRange(at(0), 2 ** 22, 0);
+  expect(thrown(() => pages.allocPages(0, nid)).code).toBe('KHO_EINVAL');
+  expect(thrown(() => pages.allocContiguous(3, nid)).code).toBe('KHO_EINVAL');
+  expect(pages.freePages()).toBe(1024);
+});

@@ -92,7 +92,7 @@ test('what is wrong with a place has a code of its own, and nothing is preserved
   const wrong: [code: string, says: string, call: () => void][] = [
     ['KHO_EINVAL', 'no pages', () => preserved.preservePages(page(6000), 0)],
     ['KHO_EINVAL', 'no pages', () => preserved.preservePages(page(6000), -1)],
-    ['KHO_EINVAL', 'no pages', () => preserved.preservePages(page(6000), 1.5)],
+    ['KHO_EINVAL', 'no whole number of pages', () => preserved.preservePages(page(6000), 1.5)],
     ['KHO_EINVAL', 'no pages', () => preserved.unpreservePages(page(6000), 0)],
     ['KHO_EINVAL', 'does not begin with a page', () => preserved.preservePages(at(8), 1)],
     ['KHO_EINVAL', 'does not begin with a page', () => preserved.unpreservePages(at(8), 1)],

@@ -100,7 +100,7 @@ class Arena {
         if (random.oneIn(20)) return random.pick([0, 1, PHYS_ADDR_MAX, this.#grain * this.#grains]);
         return random.oneIn(3) ? 1 + random.below(PAGE_SIZE) : this.#grain * (1 + random.below(6)) + this.#unevenness();
       case 'align':
-        if (random.oneIn(30)) return random.pick([3, 100, 4097, 2 ** 40, 2 ** 52]);
+        if (random.oneIn(30)) return random.pick([0, 3, 100, 4097, 2 ** 40, 2 ** 52]);
         return random.pick([1, 8, 64, 64, PAGE_SIZE, this.#grain, 2 * this.#grain, 2 ** 21]);
       case 'trim':
         return random.pick([1, 64, PAGE_SIZE, PAGE_SIZE, this.#grain, 2 * this.#grain, 2 ** 21, 3 * PAGE_SIZE]);

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { command, outputOf, Unavailable } from '../../kernel/support/command.js';
@@ -33,6 +33,9 @@ export async function kernelMemblock(
 
 /** Of an unpacked source, by the head of its makefile. */
 function versionOf(tree: string): string {
+  for (const file of ['Makefile', 'mm/memblock.c', 'tools/testing/memblock']) {
+    if (!existsSync(join(tree, file))) throw new Unavailable(`${tree} is no source of a kernel: it has no ${file}`);
+  }
   const makefile = readFileSync(join(tree, 'Makefile'), 'utf8');
   const value = (name: string): string => new RegExp(`^${name} = (\\d+)$`, 'm').exec(makefile)?.[1] ?? '?';
   return ['VERSION', 'PATCHLEVEL', 'SUBLEVEL'].map(value).join('.');
