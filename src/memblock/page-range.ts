@@ -36,8 +36,9 @@ export function naturalOrderOnNode(frame: number, pages: number, sameNode: SameN
  * rest of the range allow, with no upper limit, but no larger than `sameNode` accepts for its first and last frame.
  * Ascending addresses; the folios cover the range exactly.
  *
- * The catch: kho_restore_pages() recomputes the split without the node rule, so that of a natural block with a border
- * inside it takes back the first folio alone (docs/numa-split.md).
+ * The catch: kho_restore_pages() recomputes the split without the node rule, so that of a natural block whose first and
+ * last page are on different nodes it takes back the first folio alone. And a folio lies on two nodes where a node comes
+ * back at its end, for only its ends are asked (docs/numa-split.md).
  */
 export function* naturalOrders(
   base: PhysicalAddress,

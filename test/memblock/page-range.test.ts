@@ -19,7 +19,7 @@ test('there is no upper limit to an order', () => {
   expect(split(2 ** 30, 2 ** 29)).toEqual([[2 ** 30, 29]]);
 });
 
-test('no folio reaches over a border of nodes', () => {
+test('no folio reaches over the border where a range has one', () => {
   expect(split(0, 8)).toEqual([[0, 3]]);
   expect(split(0, 8, 6)).toEqual([[0, 2], [4, 1], [6, 1]]); // biome-ignore format: one line is clearer
 });
