@@ -9,6 +9,8 @@ const DENSE = 'walk and reserve, side by side';
 
 /** Pages side by side: what costs is a run. */
 const RUNS = [64, 8];
+/** Smaller pieces are measured, not judged: then a million regions of memblock are what costs, not the walk. */
+const JUDGED_RUN = 64;
 
 const fragmented = (run: number): string => `walk and reserve, runs of ${run}`;
 
@@ -40,7 +42,7 @@ export function walkAndReserve(quick: boolean, rounds: number): Comparison {
 
 export function walkGoals({ comparisons }: SuiteMeasurements): Goal[] {
   const result = comparisons.find(({ title }) => title.startsWith(TITLE));
-  return [DENSE, ...RUNS.map(fragmented)].map((name) => ({
+  return [DENSE, fragmented(JUDGED_RUN)].map((name) => ({
     ...{ name, unit: 'ns/page', better: 'less', pass: 40, aim: 15 },
     ...medianOf(result, name),
   }));

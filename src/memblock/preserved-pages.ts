@@ -13,6 +13,8 @@ const FRAMES_PER_BYTE = 1 / PAGE_SIZE;
 const END_FRAME = PHYS_ADDR_MAX / PAGE_SIZE;
 /** Pages of a folio, by order. */
 const FOLIO_PAGES = Float64Array.from({ length: ORDER_0_LOG2 + 1 }, (_, order) => 2 ** order);
+/** Its bytes; nothing is near where the order is none, because undefined compares with nothing. */
+const FOLIO_BYTES = FOLIO_PAGES.map((pages) => pages * PAGE_SIZE);
 
 /** Where {@link PreservedPages.allocPreserve} gets its folios. */
 export interface FolioSource {
@@ -55,7 +57,8 @@ export class PreservedPages {
    * where the tree has no path.
    */
   preserveFolio(address: PhysicalAddress, order: number): void {
-    this.#checkPlace('kho_preserve_folio', address, pagesOf(order));
+    // Near the last one it lies in memory, and the tree looks at its alignment: there is nothing else to check.
+    if (!this.#isNear(address, FOLIO_BYTES[order])) this.#checkPlace('kho_preserve_folio', address, pagesOf(order));
     this.tracker.set(address, order);
   }
 
