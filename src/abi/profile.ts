@@ -43,7 +43,10 @@ export interface SubtreeRules {
    * raw blobs, and so no kexec-metadata.
    */
   readonly sized: boolean;
-  /** The order of the nodes: libfdt's sequential writer appends, and fdt_add_subnode() inserts at the front. */
+  /**
+   * The order in which the nodes are written: libfdt's sequential writer appends, and fdt_add_subnode() inserts at the front.
+   * Readers look nodes up by name, in any order. kho-v1 has both: `oldest first` up to 6.18, which is what is written here.
+   */
   readonly order: 'oldest first' | 'newest first';
 }
 
@@ -87,7 +90,7 @@ export const KHO_V1: SubBlobsProfile = {
   preservedMemory: 'chunk-list',
   bitmapBits: 32768,
   fdtName: 'fdt',
-  // As 6.16 to 6.18 have it, which finish the root in one go. 6.19 and 7.0 edit it, so there the newest comes first.
+  // As 6.16 to 6.18 have it, which write the root in one go. 6.19 and 7.0 add to it in place: the newest comes first there.
   subtrees: { addressProperty: 'fdt', sized: false, order: 'oldest first' },
 };
 

@@ -17,6 +17,10 @@ export const CPUS = ['sys/devices/system/cpu/possible', 'sys/devices/system/cpu/
 
 /** COMMAND_LINE_SIZE of x86-64, less the NUL. */
 const CMDLINE_MAX = 2047;
+/** __NEW_UTS_LEN of the kernel: what utsname has room for. */
+const RELEASE_MAX = 64;
+/** NR_CPUS of x86-64 is never larger. */
+const CPUS_MAX = 8192;
 const MIB = 2 ** 20;
 
 /** A machine as its files tell of it. */
@@ -68,7 +72,7 @@ export function readCapturedMachine(root: string, { arch, devices = true }: Read
   const net = devices ? readNetInterfaces(files) : { interfaces: [], notices: [] };
   notices.push(...pci.notices, ...net.notices);
   const cpus = readCpus(files);
-  const release = files.line(RELEASE);
+  const release = readRelease(files);
   const unreadable = [...files.unreadable].map((path) => files.name(path));
   if (unreadable.length > 0) notices.push(`may not be read by this user: ${unreadable.join(', ')}`);
   return {
@@ -119,6 +123,13 @@ export function withKho(cmdline: string): string {
   return `${cmdline.slice(0, at)} kho=on${cmdline.slice(at)}`;
 }
 
+function readRelease(files: CapturedFiles): string | undefined {
+  const line = files.line(RELEASE);
+  if (line === undefined || (/^[\x20-\x7e]+$/.test(line) && line.length <= RELEASE_MAX)) return line;
+  const shown = line.length > 60 ? `${line.slice(0, 60)}…` : line;
+  throw files.invalid(RELEASE, `is '${shown}'; expected 1 to ${RELEASE_MAX} characters of printable ASCII`);
+}
+
 /** How many CPUs there can be: `0-127,256-383`. */
 function readCpus(files: CapturedFiles): number | undefined {
   for (const path of CPUS) {
@@ -132,6 +143,7 @@ function readCpus(files: CapturedFiles): number | undefined {
       }
       count += Number(last) - Number(first) + 1;
     }
+    if (count > CPUS_MAX) throw files.invalid(path, `has ${count} CPUs; a kernel takes ${CPUS_MAX}`);
     return count;
   }
   return undefined;

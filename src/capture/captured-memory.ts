@@ -22,6 +22,8 @@ const FIRST_PAGE: AddressRange = { base: 0, end: PAGE_SIZE };
 const LEGACY_ROMS: AddressRange = { base: 0xa0000, end: MIB };
 /** Words of a command line that add memory to the firmware's map. */
 const ADDS_MEMORY: ReadonlySet<string> = new Set(['memmap', 'add_efi_memmap']);
+/** Words that take memory away (parse_memopt() and parse_memmap_opt() in arch/x86/kernel/e820.c). */
+const TAKES_MEMORY: ReadonlySet<string> = new Set(['mem', 'memmap']);
 
 export interface CapturedMemory {
   readonly map: HostMemoryMap;
@@ -44,7 +46,7 @@ export function readCapturedMemory(files: CapturedFiles, cmdline: string): Captu
   const nodes = readNumaNodes(files);
   notices.push(...nodes.notices);
   if (shown === 'hidden') {
-    const instead = memmap === undefined ? `memory blocks of ${NODES}` : FIRMWARE_MEMMAP;
+    const instead = memmap === undefined ? `memory blocks of ${files.name(NODES)}` : files.name(FIRMWARE_MEMMAP);
     notices.push(
       `${files.name(IOMEM)} hides its addresses from everyone but root; the memory map is made from ${instead} instead, ` +
         'without the place of the kernel and of a crash kernel',
@@ -106,16 +108,33 @@ function usableMemory(files: CapturedFiles, sources: Sources): AddressRange[] {
     const word = tokenizeCommandLine(cmdline).find(({ name }) => ADDS_MEMORY.has(name));
     if (word === undefined)
       throw new KhoError('KHO_EINVAL', contradiction, { file: files.name(IOMEM), address: part.base });
-    notices.push(`${contradiction}; '${word.name}' on the command line adds memory, so ${IOMEM} counts`);
+    notices.push(`${contradiction}; '${word.name}' on the command line adds memory, so ${files.name(IOMEM)} counts`);
   }
+  const taking = tokenizeCommandLine(cmdline).find(
+    ({ name, value }) => TAKES_MEMORY.has(name) && value !== undefined && value !== 'nopentium',
+  );
+  if (taking === undefined) checkAllIsThere(files, firmwareRam, iomem);
   const withheld = totalOf(difference(firmwareRam, [...iomem.ram, FIRST_PAGE, LEGACY_ROMS]));
   if (withheld >= MIB) {
     const size = `${Math.round(withheld / MIB)} MiB`;
-    notices.push(
-      `the kernel has ${size} less than firmware says (mem=, memmap= and the like): the next kernel is told so too`,
-    );
+    const why = taking === undefined ? '' : ` ('${taking.name}=' on the command line)`;
+    notices.push(`the kernel has ${size} less than firmware says${why}: the next kernel is told so too`);
   }
   return union(iomem.ram);
+}
+
+/**
+ * Memory of firmware is in iomem under some name, be it `Reserved` where the kernel took it away. A range of which nothing is
+ * there was lost when the file was copied. Of a part this is not certain: memory may have been unplugged.
+ */
+function checkAllIsThere(files: CapturedFiles, firmwareRam: readonly FoundRange[], { entries }: Iomem): void {
+  const listed = union(entries, [FIRST_PAGE, LEGACY_ROMS]);
+  const lost = firmwareRam.find((range) => intersection([range], listed).length === 0);
+  if (lost === undefined) return;
+  const text =
+    `${lost.where} calls ${rangeText(lost)} ${SYSTEM_RAM}, but ${files.name(IOMEM)} has nothing there, and neither mem= ` +
+    'nor memmap= is on the command line: the file is cut';
+  throw new KhoError('KHO_EINVAL', text, { file: files.name(IOMEM), address: lost.base });
 }
 
 /** A block of a node must have memory of one of the other sources, be it memory that was plugged in by a driver. */

@@ -23,12 +23,14 @@ export function readFirmwareMemmap(files: CapturedFiles): MemmapEntry[] | undefi
   const entries = sorted(
     numbers.map((number): MemmapEntry => {
       const path = `${FIRMWARE_MEMMAP}/${number}`;
-      const [start, last] = ['start', 'end'].map((name) => address(files, `${path}/${name}`));
-      const range = { base: start, end: last + 1 };
+      const lines = ['start', 'end'].map((name) => address(files, `${path}/${name}`));
+      const [base, last] = lines.map(Number);
+      // As the files have it: above 2^53 a number would be rounded.
+      const text = lines.join('-');
       const where = files.name(path);
-      if (range.end <= range.base) throw files.invalid(path, `ends before it begins: ${rangeText(range)}`);
-      if (range.end > PHYS_ADDR_MAX) throw files.invalid(path, `is above 2^52: ${rangeText(range)}`);
-      return { ...range, type: files.requiredLine(`${path}/type`), path, where };
+      if (last < base) throw files.invalid(path, `ends before it begins: ${text}`);
+      if (last >= PHYS_ADDR_MAX) throw files.invalid(path, `is above 2^52: ${text}`);
+      return { base, end: last + 1, type: files.requiredLine(`${path}/type`), path, where };
     }),
   );
   for (const [index, entry] of entries.entries()) {
@@ -40,8 +42,8 @@ export function readFirmwareMemmap(files: CapturedFiles): MemmapEntry[] | undefi
   return entries;
 }
 
-function address(files: CapturedFiles, path: string): number {
+function address(files: CapturedFiles, path: string): string {
   const line = files.requiredLine(path);
-  if (/^0x[0-9a-f]{1,16}$/.test(line)) return Number.parseInt(line, 16);
+  if (/^0x[0-9a-f]{1,16}$/.test(line)) return line;
   throw files.invalid(path, `is '${line.slice(0, 60)}'; expected an address such as 0x9fbff`);
 }

@@ -1,5 +1,5 @@
-import { PHYS_ADDR_MAX } from '../memblock/index.js';
-import { type FoundRange, rangeText } from './address-ranges.js';
+import { hex, PHYS_ADDR_MAX } from '../memblock/index.js';
+import type { FoundRange } from './address-ranges.js';
 import type { CapturedFiles } from './captured-files.js';
 
 export const IOMEM = 'proc/iomem';
@@ -15,12 +15,16 @@ const FIRMWARE_TYPES =
 /** One resource. */
 export interface IomemEntry extends FoundRange {
   readonly name: string;
+  /** Both ends as the file has them: a number above 2^53 would be rounded. */
+  readonly text: string;
   /** 0: not inside of another. */
   readonly depth: number;
 }
 
 /** What /proc/iomem says of memory. */
 export interface Iomem {
+  /** All that it has, of whatever name. */
+  readonly entries: readonly FoundRange[];
   /** Memory that the kernel had at boot, or that was plugged in later. */
   readonly ram: readonly FoundRange[];
   /** Memory of drivers that is used as the kernel's (`System RAM (kmem)`), which was not there at boot. */
@@ -48,10 +52,11 @@ export function readIomem(files: CapturedFiles): Iomem | 'hidden' | undefined {
   const nested = entries.filter((entry) => entry.depth === 1 && inRam(entry));
   const driverManaged = entries.filter(({ name }) => name.startsWith(`${SYSTEM_RAM} (`));
   for (const range of [...ram, ...driverManaged]) {
-    if (range.end > PHYS_ADDR_MAX) throw files.invalid(IOMEM, `has memory above 2^52: ${rangeText(range)}`);
+    if (range.end > PHYS_ADDR_MAX) throw files.invalid(IOMEM, `has memory above 2^52: ${range.text}`);
   }
   const kernel = kernelOf(nested);
   return {
+    entries,
     ram,
     driverManaged,
     reserved: entries.filter(({ name, depth }) => depth === 0 && FIRMWARE_TYPES.test(name)),
@@ -71,9 +76,11 @@ function parseIomem(files: CapturedFiles, text: string): IomemEntry[] {
       throw files.invalid(IOMEM, `is '${shown}'; expected a line such as '00100000-bfffffff : System RAM'`, index + 1);
     }
     // Above 2^53 a number is not exact; memory there is refused, and nothing else is looked at.
-    const range = { base: Number.parseInt(start, 16), end: Number.parseInt(end, 16) + 1 };
-    if (range.end <= range.base) throw files.invalid(IOMEM, `ends before it begins: ${start}-${end}`, index + 1);
-    return { ...range, name, depth: indent.length / 2, where: `${files.name(IOMEM)}:${index + 1}` };
+    const [base, last] = [Number.parseInt(start, 16), Number.parseInt(end, 16)];
+    if (last < base) throw files.invalid(IOMEM, `ends before it begins: ${start}-${end}`, index + 1);
+    const where = `${files.name(IOMEM)}:${index + 1}`;
+    const text = [start, end].map((digits) => hex(BigInt(`0x${digits}`))).join('-');
+    return { base, end: last + 1, name, text, depth: indent.length / 2, where };
   });
 }
 
@@ -88,11 +95,11 @@ function checkNesting(files: CapturedFiles, entries: readonly IomemEntry[]): voi
       throw files.invalid(IOMEM, 'is inside of a range that is not there; the file is cut', index + 1);
     }
     if (parent !== undefined && (entry.base < parent.base || entry.end > parent.end)) {
-      const text = `has ${rangeText(entry)}, which is not inside of ${rangeText(parent)} (${parent.where})`;
+      const text = `has ${entry.text}, which is not inside of ${parent.text} (${parent.where})`;
       throw files.invalid(IOMEM, text, index + 1);
     }
     if (before !== undefined && entry.base < before.end) {
-      const text = `has ${rangeText(entry)} (${entry.name}), which overlaps ${rangeText(before)} (${before.name}, ${before.where})`;
+      const text = `has ${entry.text} (${entry.name}), which overlaps ${before.text} (${before.name}, ${before.where})`;
       throw files.invalid(IOMEM, text, index + 1);
     }
     open.length = entry.depth;

@@ -6,12 +6,15 @@ import {
   withIds,
 } from '../drivers/pci-config-space.js';
 import { KhoError } from '../errors.js';
+import { hex } from '../memblock/index.js';
 import type { CapturedFiles } from './captured-files.js';
 
 export const PCI_DEVICES = 'sys/bus/pci/devices';
 const HEADER_SIZE = CONFIG_SPACE_SIZES[0];
 /** vfio_pci_core refuses all but header type 0; and nobody assigns a host bridge. */
 const ENDPOINT = 0;
+/** Of CardBus bridges; the kernel shows no function with a type above it (pci_setup_device() in drivers/pci/probe.c). */
+const HEADER_TYPE_MAX = 2;
 const BRIDGE_CLASS = 0x06;
 const NO_ID = 0xffff;
 
@@ -31,7 +34,7 @@ export interface PciFunctions {
 
 /**
  * Reads the endpoints among the PCI functions; bridges are left out, and so are functions that do not answer. KHO_EINVAL,
- * naming the file, for a configuration space that is cut, damaged, or not that of the device that `vendor` names.
+ * naming the file, for a configuration space that is cut, damaged, or not that of the device that `vendor` and `device` name.
  */
 export function readPciFunctions(files: CapturedFiles): PciFunctions {
   const notices: string[] = [];
@@ -68,18 +71,23 @@ function endpointConfig(files: CapturedFiles, path: string, notices: string[]): 
     notices.push(`${files.name(path)} is left out: the device does not answer (powered off, or gone)`);
     return undefined;
   }
-  const header = functionHeader(config.subarray(0, HEADER_SIZE));
-  if (header.headerType !== ENDPOINT || header.classCode >>> 16 === BRIDGE_CLASS) return undefined;
   if (!CONFIG_SPACE_SIZES.some((size) => size === config.length)) {
     throw files.invalid(file, `is cut: ${config.length} bytes; expected ${CONFIG_SPACE_SIZES.join(', ')}`);
   }
+  const header = functionHeader(config.subarray(0, HEADER_SIZE));
   const [vendor, device] = ['vendor', 'device'].map((name) => id(files, `${path}/${name}`));
   // A virtual function has no ids of its own there; vfio-pci shows a guest those that the kernel knows.
-  const virtual = header.vendor === NO_ID && vendor !== undefined && device !== undefined;
-  if (!virtual && vendor !== undefined && vendor !== header.vendor) {
-    const said = `0x${vendor.toString(16)} in ${files.name(`${path}/vendor`)}`;
-    throw files.invalid(file, `is of another device: vendor 0x${header.vendor.toString(16)}, but ${said}`);
+  const virtual = header.vendor === NO_ID && header.device === NO_ID && vendor !== undefined && device !== undefined;
+  for (const [name, said] of [['vendor', vendor] as const, ['device', device] as const]) {
+    if (virtual || said === undefined || said === header[name]) continue;
+    const other = `${hex(said)} in ${files.name(`${path}/${name}`)}`;
+    throw files.invalid(file, `is of another device: ${name} ${hex(header[name])}, but ${other}`);
   }
+  if (header.headerType > HEADER_TYPE_MAX) {
+    throw files.invalid(file, `is damaged: header type ${hex(header.headerType)} at offset 0xe; expected 0, 1 or 2`);
+  }
+  // Only now: in a damaged space these bytes would make a bridge of any device, and nobody would miss it.
+  if (header.headerType !== ENDPOINT || header.classCode >>> 16 === BRIDGE_CLASS) return undefined;
   const own = virtual ? withIds(config, { vendor, device }) : config;
   try {
     functionInterrupts(own);

@@ -7,7 +7,7 @@ import {
   redacted,
 } from '../capture/index.js';
 import { KhoError } from '../errors.js';
-import { formatBytes } from '../report/index.js';
+import { formatBytes, plural } from '../report/index.js';
 import { hostFieldsOf } from './scenario-host.js';
 import { EXIT_DONE, type Terminal } from './terminal.js';
 
@@ -38,7 +38,7 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
   const machine = redact ? redacted(read) : read;
   for (const notice of machine.notices) terminal.say(`khorus: ${notice}`);
   if (dir !== undefined) {
-    copyMachineFiles(root, dir, arch);
+    copyMachineFiles(root, dir, { devices, ...(arch !== undefined && { arch }) });
     if (terminal.json) terminal.printJson({ dir, notices: machine.notices });
     else terminal.say(`${dir}: ${describe(machine)}; use it with host: { from: ${dir} }`);
     return EXIT_DONE;
@@ -100,8 +100,8 @@ function describe({
   return [
     `Linux ${release} ${arch}`,
     `${size} of memory on ${nodes === 1 ? 'one node' : `${nodes} nodes`}`,
-    ...(cpus === undefined ? [] : [`${cpus} CPUs`]),
-    `${functions.length} PCI functions`,
-    `${interfaces.length} network interfaces`,
+    ...(cpus === undefined ? [] : [plural(cpus, 'CPU')]),
+    plural(functions.length, 'PCI function'),
+    plural(interfaces.length, 'network interface'),
   ].join(', ');
 }

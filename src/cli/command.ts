@@ -223,8 +223,8 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
 
   common(program.command('capture'))
     .description('print this machine as a scenario: memory map, nodes, command line, PCI functions, network interfaces')
-    .option('--from <dir>', "files that were copied from a machine; default: this machine's")
-    .option('--dir <dir>', 'copy the files there instead, for host: { from: DIR }')
+    .option('--from <dir>', "files that were copied from a machine; default: this machine's", directory)
+    .option('--dir <dir>', 'copy the files there instead, for host: { from: DIR }; a new directory', directory)
     .option('--no-devices', 'leave PCI functions and network interfaces out')
     .option(
       '--guest-memory <size>',
@@ -359,6 +359,11 @@ function guestMemory(text: string): number {
 
 function fdtMax(text: string): number {
   return argument(() => checkedFdtMax(text));
+}
+
+function directory(text: string): string {
+  if (text === '') throw new InvalidArgumentError('expected the name of a directory');
+  return text;
 }
 
 /** What a check of a scenario's field says of an option. */

@@ -125,6 +125,19 @@ describe('a root that is not as its compatible says', () => {
     expect(readKhoRoot(blob, SUB_BLOBS_PROFILES, MEMORY).subtrees).toEqual([{ name: 'a', address: 0x6000, size: 73 }]);
   });
 
+  test('nodes of kho-v1 may stand in the order of Linux 6.19 and 7.0, which is the reverse', () => {
+    const nodes = Object.entries({ memblock: { fdt: 0x6000 }, a: { fdt: 0x7000 }, b: { fdt: 0x8000 } });
+    const [ours, theirs] = [nodes, [...nodes].reverse()].map((ordered) => {
+      const blob = rootOf('kho-v1', Object.fromEntries(ordered));
+      expect([...FdtReader.open(blob).root.children()].map(({ name }) => name)).toEqual(ordered.map(([name]) => name));
+      return readKhoRoot(blob, SUB_BLOBS_PROFILES, MEMORY);
+    });
+    const byName = (root: typeof ours) => new Map(root?.subtrees.map((subtree) => [subtree.name, subtree]));
+    expect(byName(theirs)).toEqual(byName(ours));
+    expect({ ...theirs, subtrees: [] }).toEqual({ ...ours, subtrees: [] });
+    expect(byName(theirs).get('b')).toEqual({ name: 'b', address: 0x8000, size: 4096 });
+  });
+
   test('kho-v1 may say that nothing is preserved, by 0 or by no map', () => {
     const nodes = { a: { fdt: 0x6000 } };
     const zero = rootOf('kho-v1', nodes, undefined).slice();

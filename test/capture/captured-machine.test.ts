@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -98,11 +98,21 @@ describe('a captured machine', () => {
     const server = serverFiles();
     const damaged = buildConfigSpace(IDENTITY);
     damaged[0x41] = 0x40;
+    const withByte = (offset: number, byte: number, config: Uint8Array = msiConfig(0)) => {
+      config[offset] = byte;
+      return config;
+    };
+    // Any bytes: with a header type as of a bridge it was once left out without a word.
+    const random = Uint8Array.from({ length: 256 }, (_, at) => (at * 167 + 13) & 0xff);
     const cases: [MachineFiles, RegExp, string?][] = [
       [{ 'proc/cmdline': 'kho=on' }, /proc\/cmdline is cut/],
       [{ 'proc/cmdline': 'a\nb\n' }, /cmdline has other characters/],
       [{ 'proc/cmdline': `${'x'.repeat(2045)}\n` }, /cmdline has 2052 characters with KHO on; a kernel takes 2047/],
       [{ 'proc/sys/kernel/osrelease': '' }, /osrelease is empty/],
+      [{ 'proc/sys/kernel/osrelease': '\n' }, /osrelease is ''; expected 1 to 64 characters of printable ASCII/],
+      [{ 'proc/sys/kernel/osrelease': `${'7'.repeat(65)}\n` }, /osrelease is '7{60}…'; expected 1 to 64/],
+      [{ 'proc/sys/kernel/osrelease': '7.2-é\n' }, /osrelease is '7.2-é'; expected 1 to 64/],
+      [{ 'sys/devices/system/cpu/possible': '0-8191,9000\n' }, /possible has 8193 CPUs; a kernel takes 8192/],
       [{ 'sys/devices/system/cpu/possible': '0-\n' }, /possible is '0-'; expected numbers of CPUs/],
       [functionFiles('0000:3b:00.0', msiConfig(0).slice(0, 63)), /3b:00.0\/config is cut: 63 bytes, not even/],
       [
@@ -114,6 +124,20 @@ describe('a captured machine', () => {
         functionFiles('0000:3b:00.0', msiConfig(0), { vendor: 0x15b3 }),
         /config is of another device: vendor 0x8086, but 0x15b3 in .*vendor/,
       ],
+      [
+        functionFiles('0000:3b:00.0', msiConfig(0), { device: 0x1017 }),
+        /config is of another device: device 0x1889, but 0x1017 in .*device/,
+      ],
+      [
+        functionFiles('0000:3b:00.0', withByte(0x00, 0xff, withByte(0x01, 0xff))),
+        /config is of another device: vendor 0xffff, but 0x8086 in .*vendor/,
+      ],
+      [
+        functionFiles('0000:3b:00.0', withByte(0x0e, 0x85)),
+        /3b:00.0\/config is damaged: header type 0x5 at offset 0xe; expected 0, 1 or 2/,
+      ],
+      [functionFiles('0000:3b:00.0', random), /config is of another device: vendor 0x/],
+      [functionFiles('0000:00:1c.0', bridgeConfig().slice(0, 100)), /1c.0\/config is cut: 100 bytes; expected 64/],
       [{ 'sys/bus/pci/devices/0000:3b:00.0/vendor': '8086\n' }, /vendor is '8086'; expected an id/],
       [{ 'sys/bus/pci/devices/0000:61:00.0/vendor': '0x8086\n' }, /0000:61:00.0\/config is missing/],
       [{ 'sys/bus/pci/devices/eth0/config': bridgeConfig() }, /devices\/eth0 is not the name of a PCI function/],
@@ -176,6 +200,22 @@ describe('a captured machine', () => {
     });
     expect(tell(readCapturedMachine(copy), copy)).toEqual(tell(readCapturedMachine(root), root));
     expect(() => copyMachineFiles(root, copy)).toThrow(error('KHO_EEXIST', /is there already/));
+  });
+
+  it('is copied to no place that cannot be, and leaves nothing there', () => {
+    const root = writeMachine(microVmFiles());
+    const directory = temporaryDirectory();
+    const to = (path: string) => () => copyMachineFiles(root, path);
+    expect(to('')).toThrow(error('KHO_EINVAL', /'' is no name/));
+    expect(to(join(directory, 'no/copy'))).toThrow(
+      error('KHO_ENOENT', /no\/copy cannot be written: there is no directory .*\/no$/),
+    );
+    expect(to('/dev/null/x')).toThrow(error('KHO_EIO', /^\/dev\/null\/x cannot be written: ENOTDIR/));
+    expect(to('/proc/x')).toThrow(error('KHO_EIO', /^\/proc\/x cannot be written: /));
+    expect(readdirSync(directory)).toEqual([]);
+    copyMachineFiles(root, `${directory}/copy/`);
+    expect(readdirSync(directory)).toEqual(['copy']);
+    expect(readCapturedMachine(join(directory, 'copy')).release).toBe('6.12.0');
   });
 
   it('redacted has neither command line nor addresses nor serial numbers, and is otherwise the same', () => {

@@ -57,7 +57,9 @@ describe('the memory map of a captured machine', () => {
     const memory = read({ ...serverFiles(), 'proc/iomem': hidden });
     expect(nodesOf(memory)).toEqual(nodesOf(read(serverFiles())));
     expect(memory.map.kernel).toBeUndefined();
-    expect(memory.notices).toEqual([expect.stringMatching(/hides its addresses .* made from sys\/firmware\/memmap/)]);
+    expect(memory.notices).toEqual([
+      expect.stringMatching(/hides its addresses .* made from \/.*\/sys\/firmware\/memmap/),
+    ]);
   });
 
   it('is made from iomem alone, or from memory blocks alone, where there is nothing else', () => {
@@ -76,13 +78,56 @@ describe('the memory map of a captured machine', () => {
 
   it('tells the next kernel of no more memory than this one had', () => {
     const limited = SERVER_IOMEM.filter(([start]) => start < 0x30100000);
-    const memory = read({ ...memmapFiles(SERVER_MEMMAP), 'proc/iomem': iomemText(limited) });
-    expect(memory.notices).toEqual([expect.stringMatching(/has 767 MiB less than firmware says/)]);
+    const memory = read({ ...memmapFiles(SERVER_MEMMAP), 'proc/iomem': iomemText(limited) }, 'quiet mem=769M');
+    expect(memory.notices).toEqual([
+      "the kernel has 767 MiB less than firmware says ('mem=' on the command line): the next kernel is told so too",
+    ]);
     expect(memory.map.firmware.filter(({ usable }) => usable).at(-1)).toMatchObject({
       base: 0x100000,
       size: 0x2ff00000,
     });
     expect(memory.map.firmware.at(-1)).toEqual({ base: 0x100000000, size: 0x20000000, usable: false });
+  });
+
+  it('is refused where iomem has nothing at all of a range of firmware, and no word of the command line took it', () => {
+    const { 'proc/iomem': iomem, ...server } = serverFiles();
+    const lines = String(iomem).split('\n');
+    const upTo = (count: number) => ({ ...server, 'proc/iomem': `${lines.slice(0, count).join('\n')}\n` });
+    const lost = (range: string) =>
+      invalid(
+        new RegExp(`/memmap/\\d calls ${range} System RAM, but .*/proc/iomem has nothing there, .*mem= nor memmap=`),
+      );
+    expect(() => read(upTo(6))).toThrow(lost('0x100000-0x2fffffff'));
+    expect(() => read(upTo(20))).toThrow(lost('0x100000000-0x11fffffff'));
+    // Words that take no memory, and what is for init.
+    expect(() => read(upTo(20), 'mem=nopentium memtest=4 mem -- mem=1G')).toThrow(lost('0x100000000-0x11fffffff'));
+    const taken = Object.fromEntries(Object.entries(upTo(20)).filter(([name]) => !name.includes('/memory')));
+    expect(read(taken, 'memmap=512M$4G').notices).toContainEqual(expect.stringMatching(/\('memmap=' on the command/));
+  });
+
+  it('names no cause where the kernel took memory away itself: it is in iomem under another name', () => {
+    const trimmed = SERVER_IOMEM.map(
+      ([start, last, type]): Range => [start, last, start === 2 ** 32 ? 'Reserved' : type],
+    );
+    const { notices } = read({ ...memmapFiles(SERVER_MEMMAP), 'proc/iomem': iomemText(trimmed) });
+    expect(notices).toEqual(['the kernel has 512 MiB less than firmware says: the next kernel is told so too']);
+  });
+
+  it('prints addresses above 2^53 as the file has them', () => {
+    const server = serverFiles();
+    const odd = '20000000000001-20000000000003 : System RAM\n';
+    expect(() => read({ ...server, 'proc/iomem': `${String(server['proc/iomem'])}${odd}` })).toThrow(
+      invalid(/memory above 2\^52: 0x20000000000001-0x20000000000003$/),
+    );
+    const memmap = (end: string) => ({
+      ...server,
+      'sys/firmware/memmap/8/start': '0x20000000000001\n',
+      'sys/firmware/memmap/8/end': `${end}\n`,
+    });
+    expect(() => read(memmap('0x20000000000003'))).toThrow(
+      invalid(/memmap\/8 is above 2\^52: 0x20000000000001-0x20000000000003$/),
+    );
+    expect(() => read(memmap('0xff'))).toThrow(invalid(/8 ends before it begins: 0x20000000000001-0xff$/));
   });
 
   it('is refused where the files contradict each other, both of them named', () => {
@@ -121,7 +166,7 @@ describe('the memory map of a captured machine', () => {
   it('follows a command line that adds memory, and a driver that plugged some in', () => {
     const beyond: Range[] = [...SERVER_IOMEM.slice(0, -1), [0x140000000, 0x14fffffff, 'System RAM']];
     const added = read({ ...serverFiles(), 'proc/iomem': iomemText(beyond) }, 'quiet memmap=256M@5G');
-    expect(added.notices[0]).toMatch(/'memmap' on the command line adds memory, so proc\/iomem counts/);
+    expect(added.notices[0]).toMatch(/'memmap' on the command line adds memory, so \/.*\/proc\/iomem counts/);
     expect(nodesOf(added).at(-1)).toEqual([1, 0x140000000, 0x150000000]);
 
     const plugged: Range[] = [

@@ -1,9 +1,16 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { machine } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { buildConfigSpace } from '#dist/drivers/pci-config-space.js';
-import { IDENTITY, largeServerFiles, microVmFiles, serverFiles, writeMachine } from '../support/machine-files.js';
+import {
+  IDENTITY,
+  interfaceFiles,
+  largeServerFiles,
+  microVmFiles,
+  serverFiles,
+  writeMachine,
+} from '../support/machine-files.js';
 import { khorus, temporaryDirectory } from '../support/run.js';
 
 /** What was handed over, without times. */
@@ -129,6 +136,30 @@ test('--dir copies files that are the same machine elsewhere, and replaces nothi
     code: 2,
     stderr: expect.stringContaining('give one of them'),
   });
+});
+
+test('--dir with --no-devices copies nothing of any device; a name that is none is wrong usage', async () => {
+  const root = writeMachine(serverFiles());
+  const directory = temporaryDirectory();
+  const capture = (dir: string) =>
+    khorus(['capture', '--from', root, '--no-devices', '--dir', dir], { cwd: directory });
+  expect(await capture('my-server/')).toMatchObject({
+    code: 0,
+    stderr: expect.stringContaining('8 CPUs, 0 PCI functions, 0 network interfaces'),
+  });
+  expect(readdirSync(directory)).toEqual(['my-server']);
+  expect(readdirSync(join(directory, 'my-server/sys')).sort()).toEqual(['devices', 'firmware']);
+  expect(await capture('')).toMatchObject({
+    code: 2,
+    stderr: expect.stringMatching(/'--dir <dir>' argument '' is invalid. expected the name of a directory/),
+  });
+  expect(await capture('no/copy')).toMatchObject({ code: 2, stderr: expect.stringContaining('there is no directory') });
+});
+
+test('one device is counted as one', async () => {
+  const root = writeMachine({ ...microVmFiles(), ...interfaceFiles('eth0'), 'sys/devices/system/cpu/possible': '0\n' });
+  const { stdout } = await khorus(['capture', '--from', root]);
+  expect(stdout).toMatch(/^# .* one node, 1 CPU, 0 PCI functions, 1 network interface\. Made by/);
 });
 
 test('--json is the scenario as one document; what the machine lacks is said, also in a scenario', async () => {

@@ -8,8 +8,9 @@ import { REPLACED_GLOBALS, type SimulatedGlobals } from './globals.js';
 /** The shipped modules that are driven: the stage, and the finalizer that reads it. */
 export type Shipped = typeof import('#dist/hashstage/index.js');
 
-/** Makes an instance of the shipped modules in which these stand for the language's globals. */
-export type LoadShipped = (globals: SimulatedGlobals) => Shipped;
+/** Makes an instance of shipped modules in which these stand for the language's globals. */
+export type Load<Module> = (globals: SimulatedGlobals) => Module;
+export type LoadShipped = Load<Shipped>;
 
 /** A change of the text of a shipped module, to plant a bug. */
 export interface Mutation {
@@ -23,15 +24,23 @@ export interface Mutation {
 }
 
 const require = createRequire(import.meta.url);
-const STAGE = require.resolve('#dist/hashstage/index.js');
-const DIST = dirname(dirname(STAGE));
+const STAGE = '#dist/hashstage/index.js';
+const DIST = dirname(dirname(require.resolve(STAGE)));
+
+/** {@link loadModules} of the stage. */
+export function loadShipped(mutations: readonly Mutation[] = []): Promise<LoadShipped> {
+  return loadModules<Shipped>([STAGE], mutations);
+}
 
 /**
- * The modules of dist/ as a function that makes instances of them in which the language's shared memory is simulated.
+ * The exports of modules of dist/, with all that they import, as a function that makes instances of them in which the language's shared memory is simulated.
  * They are joined to one file and otherwise as they are shipped, but for the mutations. A mutation that does not apply
  * as often as it says is an error: a planted bug that is not there would not be missed.
  */
-export async function loadShipped(mutations: readonly Mutation[] = []): Promise<LoadShipped> {
+export async function loadModules<Module>(
+  entries: readonly string[],
+  mutations: readonly Mutation[],
+): Promise<Load<Module>> {
   const plant: Plugin = {
     name: 'plant',
     setup({ onLoad }) {
@@ -43,7 +52,7 @@ export async function loadShipped(mutations: readonly Mutation[] = []): Promise<
   };
   const { outputFiles } = await build({
     stdin: {
-      contents: `export * from ${JSON.stringify(STAGE)};`,
+      contents: entries.map((entry) => `export * from ${JSON.stringify(require.resolve(entry))};`).join('\n'),
       resolveDir: DIST,
     },
     bundle: true,
@@ -62,7 +71,7 @@ export async function loadShipped(mutations: readonly Mutation[] = []): Promise<
   return (globals) => {
     const module = { exports: {} };
     code(module, require, ...REPLACED_GLOBALS.map((name) => globals[name]));
-    return module.exports as Shipped;
+    return module.exports as Module;
   };
 }
 
