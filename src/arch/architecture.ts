@@ -110,6 +110,11 @@ export interface Architecture {
    * With `areas` only those are searched.
    */
   bootRecords(memory: PhysicalMemory, areas?: readonly ScratchEntry[]): Iterable<FoundBootRecord>;
+  /**
+   * The same in steps: undefined after each small piece of memory that was searched, when the caller may do other things
+   * or give up. Tens of GiB of scratch take a minute, though nearly all of them be holes of the image.
+   */
+  searchBootRecords(memory: PhysicalMemory, areas?: readonly ScratchEntry[]): Iterable<FoundBootRecord | undefined>;
   /** Reads the boot record at an address, whatever it leads to. KHO_EIMAGE if there is none. */
   readBootRecord(memory: PhysicalMemory, address: PhysicalAddress): BootRecord;
 }

@@ -69,7 +69,7 @@ function isError({ severity }: InspectReport['findings'][number]): boolean {
 async function ownersOf(
   path: string,
   terminal: Terminal,
-): Promise<Pick<InspectPathOptions, 'owners' | 'imageSize' | 'unbacked'>> {
+): Promise<Pick<InspectPathOptions, 'owners' | 'imageSize' | 'unbacked' | 'recorded'>> {
   const record = existsSync(join(path, 'run.json'))
     ? await readRecord(join(path, 'run.json')).catch((error: unknown) => {
         terminal.say(`note: owners of pages are not known: ${KhoError.from(error).message}`);
@@ -85,5 +85,11 @@ async function ownersOf(
       owners.push([address + folio * 2 ** order * PAGE_SIZE, `guest memory of ${owner.name}`]);
     }
   }
-  return { owners: new Map(owners), imageSize: imageSizeOf(record), unbacked: unbackedMemoryOf(record) };
+  const { address: bootParams, root } = record.successor?.bootRecord ?? {};
+  return {
+    owners: new Map(owners),
+    imageSize: imageSizeOf(record),
+    unbacked: unbackedMemoryOf(record),
+    ...(bootParams !== undefined && root !== undefined && { recorded: { bootParams, root } }),
+  };
 }

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import {
   decodeKexecMetadata,
   decodeScratchArray,
@@ -29,6 +30,13 @@ export interface StartOptions {
   readonly bootParams?: number;
   /** The address of a root FDT. */
   readonly root?: number;
+  /**
+   * What the record of the run that wrote the image says of it. Such an image holds no boot record but this one: if it is
+   * there, as it is said to be, no other is searched for.
+   */
+  readonly recorded?: { readonly bootParams: number; readonly root: number };
+  /** Aborting ends a search. */
+  readonly signal?: AbortSignal;
 }
 
 /** How the file was read. */
@@ -51,12 +59,15 @@ const ROOTS_NAMED = 4;
 
 /**
  * Opens a memory image, and reads a RAM file of QEMU's that leaves out the hole below 4 GiB as what it is. The caller
- * closes it. Errors as ImageMemory.open().
+ * closes it. `flat` says that it is known to be none. Errors as ImageMemory.open().
  */
-export function openImageFile(path: string): { memory: ImageMemory; report: ImageFileReport } {
+export function openImageFile(
+  path: string,
+  { flat = false }: { readonly flat?: boolean } = {},
+): { memory: ImageMemory; report: ImageFileReport } {
   const memory = ImageMemory.open(path);
   try {
-    const extents = findQemuRamExtents(memory);
+    const extents = flat ? undefined : findQemuRamExtents(memory);
     if (extents !== undefined) memory.setExtents(extents);
     const total = (backed: boolean): number =>
       memory.ranges.reduce((sum, range) => sum + (range.backed || !backed ? range.size : 0), 0);
@@ -93,8 +104,12 @@ export interface ChosenStart {
  * of those the one with the highest kexec count is taken, pages before copies.
  *
  * KHO_EINVAL for an address that cannot be one, KHO_EIMAGE if there is none; the message names root FDTs that lie in memory all the same.
+ * KHO_ECANCELED, or the signal's own reason, when it aborts: other things of this thread go on meanwhile.
  */
-export function chooseStart(memory: PhysicalMemory, { bootParams, root }: StartOptions): ChosenStart {
+export async function chooseStart(
+  memory: PhysicalMemory,
+  { bootParams, root, recorded, signal }: StartOptions,
+): Promise<ChosenStart> {
   if (root !== undefined) {
     if (root % PAGE_SIZE !== 0) {
       throw new KhoError('KHO_EINVAL', `${hex(root)} is not the address of a page, as a root FDT's is`, {
@@ -106,9 +121,16 @@ export function chooseStart(memory: PhysicalMemory, { bootParams, root }: StartO
   if (bootParams !== undefined) {
     return { start: { record: X86_64.readBootRecord(memory, physicalAddress(bootParams)) }, others: [] };
   }
+  if (recorded !== undefined) {
+    const page = { address: physicalAddress(recorded.bootParams), size: PAGE_SIZE };
+    for (const { record, doubt } of X86_64.bootRecords(memory, [page])) {
+      const same = record.address === recorded.bootParams && record.root === recorded.root;
+      if (same && doubt === undefined) return { start: { record }, others: [] };
+    }
+  }
   let doubtful: FoundBootRecord | undefined;
   let first: BootRecord | undefined;
-  for (const found of X86_64.bootRecords(memory)) {
+  for await (const found of inTurns(X86_64.searchBootRecords(memory), signal)) {
     if (found.doubt === undefined) {
       first = found.record;
       break;
@@ -116,25 +138,32 @@ export function chooseStart(memory: PhysicalMemory, { bootParams, root }: StartO
     doubtful ??= found;
   }
   if (first !== undefined) {
-    const [best = first, ...others] = recordsBeside(memory, first);
+    const [best = first, ...others] = await recordsBeside(memory, first, signal);
     return { start: { record: best }, others };
   }
   if (doubtful !== undefined) {
     const { record, doubt } = doubtful;
     return { start: { record }, others: [], ...(doubt === undefined ? {} : { doubt }) };
   }
-  throw noHandover(memory);
+  throw await noHandover(memory, signal);
 }
 
 /**
  * A record that looks real and all others of its host, the newest first, pages before copies. They lie in the same scratch
  * areas, which every kernel of a chain hands on.
  */
-function recordsBeside(memory: PhysicalMemory, first: BootRecord): BootRecord[] {
+async function recordsBeside(
+  memory: PhysicalMemory,
+  first: BootRecord,
+  signal: AbortSignal | undefined,
+): Promise<BootRecord[]> {
   const areas = decodeScratchArray(memory.read(first.scratchArray, first.scratchArraySize));
-  return [...X86_64.bootRecords(memory, areas)]
-    .filter(({ doubt }) => doubt === undefined)
-    .map(({ record }) => ({ record, copy: record.address % PAGE_SIZE !== 0, count: kexecCount(memory, record) }))
+  const records: BootRecord[] = [];
+  for await (const { record, doubt } of inTurns(X86_64.searchBootRecords(memory, areas), signal)) {
+    if (doubt === undefined) records.push(record);
+  }
+  return records
+    .map((record) => ({ record, copy: record.address % PAGE_SIZE !== 0, count: kexecCount(memory, record) }))
     .sort((a, b) => b.count - a.count || Number(a.copy) - Number(b.copy))
     .map(({ record }) => record);
 }
@@ -152,8 +181,8 @@ function kexecCount(memory: PhysicalMemory, { root }: BootRecord): number {
   }
 }
 
-function noHandover(memory: PhysicalMemory): KhoError {
-  const roots = namedRoots(memory);
+async function noHandover(memory: PhysicalMemory, signal: AbortSignal | undefined): Promise<KhoError> {
+  const roots = await namedRoots(memory, signal);
   const none =
     'no boot record: nothing in memory below 64 GiB is a boot_params page whose setup_data has a kho_data (type 10)';
   if (roots.length === 0) {
@@ -168,22 +197,44 @@ function noHandover(memory: PhysicalMemory): KhoError {
 }
 
 /** Addresses of root FDTs that lie in memory, whether anything leads to them or not; the first few, from the top down. */
-export function namedRoots(memory: PhysicalMemory): PhysicalAddress[] {
+export async function namedRoots(memory: PhysicalMemory, signal?: AbortSignal): Promise<PhysicalAddress[]> {
   const roots: PhysicalAddress[] = [];
-  for (const address of rootFdts(memory)) {
+  for await (const address of inTurns(rootFdts(memory), signal)) {
     if (roots.push(address) === ROOTS_NAMED) break;
   }
   return roots;
 }
 
-/** Pages at which an FDT begins whose compatible is a KHO's. */
-function* rootFdts(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
+/**
+ * What a search in steps finds. After each step (undefined) other things of this thread have their turn, such as a signal
+ * that ends it.
+ */
+async function* inTurns<Found>(
+  search: Iterable<Found | undefined>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Found, void> {
+  for (const found of search) {
+    if (found !== undefined) {
+      yield found;
+      continue;
+    }
+    await setImmediate();
+    if (signal?.aborted !== true) continue;
+    throw signal.reason instanceof KhoError
+      ? signal.reason
+      : new KhoError('KHO_ECANCELED', 'the search of the image was cancelled', {}, { cause: signal.reason });
+  }
+}
+
+/** Pages at which an FDT begins whose compatible is a KHO's; undefined after each piece of memory that was searched. */
+function* rootFdts(memory: PhysicalMemory): Generator<PhysicalAddress | undefined, void> {
   for (const { start, bytes } of memoryChunksDown(memory, 0, SEARCH_END)) {
     const first = (PAGE_SIZE - (start % PAGE_SIZE)) % PAGE_SIZE;
     for (let at = first; at + 4 <= bytes.length; at += PAGE_SIZE) {
       const address = physicalAddress(start + at);
       if (bytes.readUInt32BE(at) === FDT_MAGIC && isRoot(memory, address)) yield address;
     }
+    yield undefined;
   }
 }
 

@@ -56,7 +56,6 @@ export interface InspectPathOptions extends StartOptions, InspectOptions {
   readonly imageSize?: number;
   /** Memory of which the image has no bytes, where that is known. */
   readonly unbacked?: readonly { readonly base: number; readonly size: number }[];
-  readonly signal?: AbortSignal;
 }
 
 /** A file this small is a blob, not memory. */
@@ -103,15 +102,15 @@ async function inspectImage(
   options: InspectPathOptions,
   directory: string | undefined,
 ): Promise<ImageReport> {
-  const { memory, report: file } = openImageFile(path);
+  const { memory, report: file } = openImageFile(path, { flat: options.recorded !== undefined });
   try {
     memory.checkWhole(options.imageSize ?? 0);
     memory.setUnbacked(options.unbacked ?? []);
-    const chosen = chooseStart(memory, options);
+    const chosen = await chooseStart(memory, options);
     const handover = inspectHandover(memory, chosen.start, options);
     const findings = new Findings();
     noteStart(findings, chosen);
-    if (handover.reused) noteOtherRoots(findings, memory, rootOf(chosen.start));
+    if (handover.reused) await noteOtherRoots(findings, memory, rootOf(chosen.start), options.signal);
     const debugfs = directory === undefined ? undefined : await checkDebugfs(directory, memory, handover, findings);
     const extracted =
       options.extract === undefined ? undefined : await extract(memory, chosen.start, options.extract, options);
@@ -144,8 +143,13 @@ function noteStart(findings: Findings, { start, others, doubt }: ChosenStart): v
 }
 
 /** A kernel that runs prepares a handover of its own: its root FDT may be what somebody looks for. */
-function noteOtherRoots(findings: Findings, memory: ImageMemory, read: number): void {
-  const others = namedRoots(memory).filter((address) => address !== read);
+async function noteOtherRoots(
+  findings: Findings,
+  memory: ImageMemory,
+  read: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const others = (await namedRoots(memory, signal)).filter((address) => address !== read);
   if (others.length === 0) return;
   const text =
     `there are other root FDTs of KHO at ${others.map(hex).join(', ')}: the kernel that was running may have begun a ` +

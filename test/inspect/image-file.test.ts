@@ -119,8 +119,48 @@ test('a scratch array that names the same memory a thousand times is searched on
   loadRecord(memory, { root: 0x1000, array: SCRATCH.address + 64 * PAGE });
   memory.write(at(SCRATCH.address + 64 * PAGE), u64s(...many));
   memory.writeU64(at(SEGMENT + PAGE + 64 + 72 + 16 + 24), BigInt(many.length * 8));
-  const found = chooseStart(memory, {});
+  const found = await chooseStart(memory, {});
   expect([found.others.length, 'record' in found.start]).toEqual([0, true]);
+});
+
+/** Memory of an image that counts the bytes that are read of it. */
+async function countingImage(memory: SharedPhysicalMemory): Promise<{ image: ImageMemory; bytes: () => number }> {
+  const image = ImageMemory.open(await fileOf(memory));
+  let bytes = 0;
+  const readInto = image.readInto.bind(image);
+  image.readInto = (address, target) => {
+    bytes += target.length;
+    readInto(address, target);
+  };
+  return { image, bytes: () => bytes };
+}
+
+test('where the run recorded its boot record, that is read and nothing is searched', async () => {
+  const handover = HandoverImage.whole();
+  const { image, bytes } = await countingImage(handover.finish());
+  const found = await chooseStart(image, { recorded: { bootParams: SEGMENT, root: handover.root } });
+  expect(found).toMatchObject({ start: { record: { address: SEGMENT, root: handover.root } }, others: [] });
+  expect(bytes()).toBeLessThanOrEqual(4 * PAGE);
+  // What is not as it was recorded is searched for as if nothing had been.
+  for (const recorded of [
+    { bootParams: SEGMENT, root: handover.root + PAGE },
+    { bootParams: SEGMENT - 8 * PAGE, root: handover.root },
+  ]) {
+    expect(await chooseStart(image, { recorded })).toEqual(found);
+  }
+  expect(bytes()).toBeGreaterThan(SCRATCH.size);
+  image.close();
+});
+
+test('a search gives other things their turn, and ends when one of them aborts it', async () => {
+  const { image, bytes } = await countingImage(HandoverImage.whole().finish());
+  image.fill(at(SEGMENT), PAGE, 0);
+  const abort = new AbortController();
+  const search = chooseStart(image, { signal: abort.signal });
+  setImmediate(() => abort.abort());
+  await expect(search).rejects.toMatchObject({ code: 'KHO_ECANCELED' });
+  expect(bytes()).toBeLessThan(32 * MIB);
+  image.close();
 });
 
 test('an image without a record names the root FDTs in it, and --root reads one', async () => {

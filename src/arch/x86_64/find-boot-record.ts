@@ -91,8 +91,20 @@ export function* bootRecords(
   memory: PhysicalMemory,
   areas?: readonly ScratchEntry[],
 ): Generator<FoundBootRecord, void> {
+  for (const found of searchBootRecords(memory, areas)) if (found !== undefined) yield found;
+}
+
+/** {@link bootRecords} in steps: undefined after each piece of memory that was searched, of at most 1 MiB. */
+export function* searchBootRecords(
+  memory: PhysicalMemory,
+  areas?: readonly ScratchEntry[],
+): Generator<FoundBootRecord | undefined, void> {
   const windows = areas === undefined ? undefined : windowsOf(areas);
-  for (const address of bootParamsPlaces(memory, windows)) {
+  for (const address of searchBootParams(memory, windows)) {
+    if (address === undefined) {
+      yield undefined;
+      continue;
+    }
     let record: BootRecord;
     try {
       record = readBootRecord(memory, address);
@@ -126,10 +138,15 @@ export function findBootRecord(memory: PhysicalMemory): BootRecord {
 }
 
 /** Addresses that have the magic numbers of boot_params in their place: nothing else is known of them. */
-export function* bootParamsPlaces(
+export function* bootParamsPlaces(memory: PhysicalMemory): Generator<PhysicalAddress, void> {
+  for (const address of searchBootParams(memory)) if (address !== undefined) yield address;
+}
+
+/** The same in steps, as {@link searchBootRecords}. */
+function* searchBootParams(
   memory: PhysicalMemory,
   windows: readonly SearchWindow[] = SEARCH_WINDOWS,
-): Generator<PhysicalAddress, void> {
+): Generator<PhysicalAddress | undefined, void> {
   let copies = 0;
   for (const { low, high } of windows) {
     for (const { start, bytes } of memoryChunksDown(memory, low, high)) {
@@ -139,6 +156,7 @@ export function* bootParamsPlaces(
         if (address % PAGE_SIZE !== 0 && copies++ >= MAX_COPIES) continue;
         yield physicalAddress(address);
       }
+      yield undefined;
     }
   }
 }

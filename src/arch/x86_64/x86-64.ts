@@ -1,6 +1,6 @@
 import type { Architecture } from '../architecture.js';
 import { e820Map } from './e820.js';
-import { bootRecords, findBootRecord, readBootRecord } from './find-boot-record.js';
+import { bootRecords, findBootRecord, readBootRecord, searchBootRecords } from './find-boot-record.js';
 import { loadKexec } from './load-kexec.js';
 
 /** x86-64: boot_params → setup_data → kho_data, all in scratch. */
@@ -10,5 +10,6 @@ export const X86_64: Architecture = {
   loadKexec,
   findBootRecord,
   bootRecords,
+  searchBootRecords,
   readBootRecord,
 };
