@@ -22,7 +22,13 @@ import {
 } from './coordinator/index.js';
 import { KhoError } from './errors.js';
 import { after, ImageMemory } from './memblock/index.js';
-import { type SuccessorInput, startSuccessor, verifyImage } from './successor/index.js';
+import {
+  contradictions,
+  type SuccessorInput,
+  startSuccessor,
+  verifyImage,
+  verifyPreserved,
+} from './successor/index.js';
 import { makeTemporaryDirectory } from './temporary-directory.js';
 import { Random } from './workers/index.js';
 
@@ -142,7 +148,7 @@ export interface VerifyResult {
 
 /**
  * Checks a directory that `run --out` wrote: every digest of run.json against the image, then a successor that restores
- * from it. Without run.json the digests are left out (a note says so) and `drivers` must be given.
+ * from it, and what it found preserved against what run.json lists. Without run.json the digests are left out (a note says so) and `drivers` must be given.
  * If root FDT or tracker are damaged, nothing is restored. KHO_ENOENT if there is no image.
  */
 export async function verifyDirectory(
@@ -158,6 +164,7 @@ export async function verifyDirectory(
   const image = join(directory, 'ram.img');
   const record = await readRecord(join(directory, 'run.json'));
   const notes: string[] = [];
+  const contradictory = record === undefined ? [] : contradictions(record);
   const failures: FailureRecord[] = [];
   const memory = ImageMemory.open(image);
   try {
@@ -165,7 +172,7 @@ export async function verifyDirectory(
       notes.push('run.json is not there: digests of memory and of states were not compared');
     } else {
       memory.checkWhole(imageSizeOf(record));
-      failures.push(...verifyImage(memory, record));
+      failures.push(...contradictory, ...verifyImage(memory, record));
     }
   } finally {
     memory.close();
@@ -174,7 +181,7 @@ export async function verifyDirectory(
     image,
     arch: options.arch ?? record?.host.arch ?? 'x86_64',
     drivers: record?.drivers.map(({ module }) => module) ?? options.drivers ?? [],
-    ...(record && { unbacked: unbackedMemoryOf(record) }),
+    ...(record && { unbacked: unbackedMemoryOf(record), listPreserved: true }),
     ...(options.profile && { profile: options.profile }),
   };
   const fatal = failures.some(({ code, address }) => code === 'KHO_ETRACKER' || address === record?.root.address);
@@ -185,16 +192,19 @@ export async function verifyDirectory(
     if (seen instanceof KhoError) failures.push({ code: seen.code, message: seen.message });
     return { ...(record && { record }), failures, notes };
   }
-  const report = await trySuccessor(input, options.signal);
-  if (report instanceof KhoError) {
+  const answer = await trySuccessor(input, options.signal);
+  if (answer instanceof KhoError) {
     notes.push('the successor refused the handover: nothing was restored');
     failures.push({
-      code: report.code,
-      message: report.message,
-      ...(report.details.address === undefined ? {} : { address: report.details.address }),
+      code: answer.code,
+      message: answer.message,
+      ...(answer.details.address === undefined ? {} : { address: answer.details.address }),
     });
     return { ...(record && { record }), failures, notes };
   }
+  const { preserved = [], ...report } = answer;
+  // Rows that contradict themselves may be anything: they are told already.
+  if (record !== undefined && contradictory.length === 0) failures.push(...verifyPreserved(preserved, record));
   failures.push(...restoreFailures(record?.instances ?? [], report));
   return { report, ...(record && { record }), failures, notes };
 }

@@ -1,5 +1,5 @@
 import type { ProfileName } from '../abi/index.js';
-import { unbackedBytes } from '../coordinator/index.js';
+import { digestedBytes, unbackedBytes } from '../coordinator/index.js';
 import { formatBytes, plural } from '../report/index.js';
 import { verifyDirectory } from '../run.js';
 import { builtInDrivers } from './run-command.js';
@@ -38,10 +38,12 @@ export async function verifyOutput(
   if (failures.length > 0) return EXIT_FAILED;
   if (!terminal.quiet && report !== undefined) {
     const digests = record === undefined ? 'no digests compared' : 'all digests equal';
-    const objects = report.preservedObjects - (record?.unbacked ?? []).reduce((sum, { count }) => sum + count, 0);
+    // Not what was preserved less what is said to have no content: what has been compared.
+    const objects = record?.ranges.length ?? report.preservedObjects;
+    const bytes = record === undefined ? report.preservedBytes : digestedBytes(record);
     terminal.print(
       `verified: ${plural(report.restored.length, 'instance')} restored, ` +
-        `${plural(objects, 'preserved object')} (${formatBytes(report.preservedBytes - unverifiableBytes)}), ${digests}`,
+        `${plural(objects, 'preserved object')} (${formatBytes(bytes)}), ${digests}`,
     );
     if (unverifiableBytes > 0) {
       const unbacked = plural(report.preservedObjects - objects, 'preserved object');

@@ -29,16 +29,20 @@ export interface RangeRecord {
   readonly pageCrcs: string;
 }
 
-/**
- * Preserved objects of which there is no content here, in a row: guest memory. That they are preserved can be verified, what
- * is in them cannot.
- */
-export interface UnbackedRecord {
+/** Preserved objects of one order, each where the one before ends. */
+export interface PreservedRunRecord {
   /** Of the first. */
   readonly address: number;
   /** Of each. */
   readonly order: number;
   readonly count: number;
+}
+
+/**
+ * Preserved objects of which there is no content here, in a row: guest memory. That they are preserved can be verified, what
+ * is in them cannot.
+ */
+export interface UnbackedRecord extends PreservedRunRecord {
   readonly owner: RangeOwner;
 }
 
@@ -151,6 +155,8 @@ export interface SuccessorReport {
   readonly kexecCount: number;
   readonly preservedObjects: number;
   readonly preservedBytes: number;
+  /** What was preserved, ascending; absent unless it was asked for (`listPreserved` of its input). */
+  readonly preserved?: readonly PreservedRunRecord[];
   readonly restored: readonly RestoredInstance[];
   readonly revived: readonly { readonly name: string; readonly address: number; readonly size: number }[];
   readonly unclaimed: readonly PreservedObject[];
@@ -239,6 +245,11 @@ export interface RunRecord {
 /** The memory of a host that has no bytes in its image. */
 export function unbackedMemoryOf({ host }: Pick<RunRecord, 'host'>): MemoryStretchRecord[] {
   return host.ranges.flatMap(({ base, size, backed = true }) => (backed ? [] : [{ base, size }]));
+}
+
+/** Bytes of preserved memory with content: of which there are digests. */
+export function digestedBytes({ ranges }: Pick<RunRecord, 'ranges'>): number {
+  return ranges.reduce((sum, { order }) => sum + 2 ** order * PAGE_SIZE, 0);
 }
 
 /** Bytes of preserved memory without content. */

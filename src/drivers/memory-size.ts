@@ -9,7 +9,7 @@ const UNITS = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 } as const;
  */
 export const byteSize = (bounds: { readonly min: number; readonly max: number }) =>
   z
-    .union([z.number(), z.string().regex(/^[0-9]+[KMGT]?$/, 'expected bytes, or a number with K, M, G or T')])
+    .union([z.number(), z.string().regex(/^[0-9]+[KMGT]?$/, 'expected bytes, or a whole number with K, M, G or T')])
     .transform((size) => (typeof size === 'number' ? size : parseSize(size)))
     .pipe(z.int().min(bounds.min).max(bounds.max));
 

@@ -34,6 +34,14 @@ export class PreservedMemory {
     return this.#objects.bytes;
   }
 
+  /** All of it, ascending: neighbours of one order together. */
+  *runs(): Generator<{ address: PhysicalAddress; order: number; count: number }, void> {
+    const objects = this.#objects;
+    for (let run = 0; run < objects.runCount; run++) {
+      yield { address: objects.runStart(run), order: objects.runOrder(run), count: objects.runLength(run) };
+    }
+  }
+
   /**
    * Settles a folio, or each object of a range. KHO_ENOENT unless exactly this was preserved, KHO_EBUSY if any of it
    * is settled already; then nothing is settled.

@@ -25,6 +25,8 @@ export interface SuccessorInput {
   readonly drivers: readonly DriverModule[];
   /** Memory of which the image has no bytes (Handover.unbackedMemory): reading it is KHO_EFAULT. */
   readonly unbacked?: readonly { readonly base: number; readonly size: number }[];
+  /** Tell in the report what was preserved, run by run: there may be many. */
+  readonly listPreserved?: boolean;
   /** The one profile that this kernel speaks; absent for one that speaks all, and tells them apart by what it finds. */
   readonly profile?: ProfileName;
   /**
@@ -117,6 +119,7 @@ export async function restoreImage(
       kexecCount: metadata?.kexecCount ?? 0,
       preservedObjects: boot.preserved.count,
       preservedBytes: boot.preserved.bytes,
+      ...(input.listPreserved && { preserved: [...boot.preserved.runs()] }),
       restored,
       revived,
       unclaimed: [...boot.preserved.unclaimed()],

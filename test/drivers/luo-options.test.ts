@@ -126,7 +126,7 @@ describe('the options of luo', () => {
     ['a negative number of sessions', { sessions: -1 }, 'sessions', /Too small/],
     ['sessions in words', { sessions: 'two' }, 'sessions', /expected number/],
     ['a size below zero', { size: -1 }, 'size', /Too small/],
-    ['a size in words', { size: 'big' }, 'size', /expected bytes, or a number with K, M, G or T/],
+    ['a size in words', { size: 'big' }, 'size', /expected bytes, or a whole number with K, M, G or T/],
     ['an order above 9', { order: 10 }, 'order', /Too big/],
     ['an unknown seal', { seals: ['shrnik'] }, 'seals.0', /Invalid option/],
     ['a hole inside a page', { holes: [{ at: 100, size: 4096 }] }, 'holes.0.at', /multiple of 4096/],
