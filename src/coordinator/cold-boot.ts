@@ -162,7 +162,11 @@ function spreadOverNodes(firmware: readonly FirmwareRange[], nodes: number): Mem
 function setGuestMemoryApart(ranges: readonly MemoryRange[], { guestMemory = 0, memory }: HostOptions): MemoryRange[] {
   if (guestMemory === 0) return [...ranges];
   if (!(guestMemory > 0 && guestMemory % NODE_ALIGNMENT === 0 && guestMemory < memory)) {
-    const text = `${guestMemory} bytes of guest memory are not a multiple of 2 MiB below the host's ${memory} bytes`;
+    const wrong =
+      guestMemory >= memory
+        ? `must be less than the host's memory, ${memory} bytes: its kernel needs some too`
+        : 'are not a multiple of 2 MiB';
+    const text = `${guestMemory} bytes of guest memory ${wrong}`;
     throw new KhoError('KHO_EINVAL', text, { field: 'host.guestMemory' });
   }
   const nids = [...new Set(ranges.map(({ nid }) => nid))].sort((a, b) => a - b);

@@ -74,6 +74,11 @@ export class Memblock extends MemblockRegions {
     this.#khoScratchOnly = true;
   }
 
+  /** Whether {@link setKhoScratchOnly} holds. */
+  get khoScratchOnly(): boolean {
+    return this.#khoScratchOnly;
+  }
+
   clearKhoScratchOnly(): void {
     this.#khoScratchOnly = false;
   }

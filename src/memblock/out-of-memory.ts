@@ -1,7 +1,7 @@
 import { KhoError } from '../errors.js';
 import { hex, type PhysicalAddress, physicalAddress } from './address.js';
 import { MEMBLOCK_ALLOC_ANYWHERE, type Memblock } from './memblock.js';
-import { isValidNode, NUMA_NO_NODE } from './region.js';
+import { isValidNode, MemblockFlags, NUMA_NO_NODE } from './region.js';
 
 /** Where an allocation had to be. */
 export interface Limits {
@@ -11,7 +11,10 @@ export interface Limits {
   nid?: number;
 }
 
-/** The KHO_ENOMEM of an allocation that found no place: it names what was wanted and the largest place that is free. */
+/**
+ * The KHO_ENOMEM of an allocation that found no place: it names what was wanted and the largest place that is free
+ * for it: in scratch, while memblock allocates from that alone.
+ */
 export function outOfMemory(
   memblock: Memblock,
   what: string,
@@ -20,11 +23,13 @@ export function outOfMemory(
 ): KhoError {
   let largest = 0;
   let address = physicalAddress(0);
-  for (const range of memblock.freeRanges(nid)) {
+  const flags = memblock.khoScratchOnly ? MemblockFlags.KHO_SCRATCH : MemblockFlags.NONE;
+  for (const range of memblock.freeRanges(nid, flags)) {
     const room = Math.min(range.end, end) - range.start;
     if (room > largest) [largest, address] = [room, range.start];
   }
   const limits = [
+    ...(memblock.khoScratchOnly ? ['in scratch, where a kernel that was handed over to allocates'] : []),
     ...(end < MEMBLOCK_ALLOC_ANYWHERE ? [`below ${hex(end)}`] : []),
     ...(isValidNode(nid) ? [`on node ${nid}`] : []),
   ];

@@ -272,13 +272,19 @@ export class PageAllocator {
 
   #noMemory(what: string, pages: number, nid: number, options: AllocationOptions): KhoError {
     const { exact = false, backed = true } = options;
+    const kind = backed ? '' : ' of unbacked memory';
     const place = exact ? `on node ${nid}` : `for node ${nid}, nor on any other`;
     const zones = this.#zonelist(nid, options).map(statisticsOf);
+    if (!backed && !this.#zones.some((zone) => !zone.backed)) {
+      const text = `${what}${kind} cannot be had: the host has none (host.guestMemory)`;
+      return new KhoError('KHO_ENOMEM', text, { size: pages * PAGE_SIZE });
+    }
     const free = zones.reduce((sum, zone) => sum + zone.freePages, 0);
     const largest = Math.max(-1, ...zones.map((zone) => zone.freeBlocks.findLastIndex((blocks) => blocks > 0)));
-    const rest =
-      largest < 0 ? 'nothing is free' : `${free} pages are free, the largest free block has order ${largest}`;
-    const kind = backed ? '' : ' of unbacked memory';
+    // Of what is larger than a block, the largest block says nothing.
+    const most =
+      largest === MAX_PAGE_ORDER ? 'but no such run of blocks' : `the largest free block has order ${largest}`;
+    const rest = largest < 0 ? 'nothing is free' : `${free} pages are free, ${most}`;
     return new KhoError('KHO_ENOMEM', `${what}${kind} cannot be had ${place}: ${rest}`, { size: pages * PAGE_SIZE });
   }
 }

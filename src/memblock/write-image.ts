@@ -1,4 +1,5 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { KhoError } from '../errors.js';
 import { alignDown, alignUp, PAGE_SIZE, type PhysicalAddress } from './address.js';
 import type { PhysicalMemory } from './physical-memory.js';
@@ -48,7 +49,10 @@ export async function writeImage(
   });
   try {
     const last = memory.ranges.at(-1);
-    await handle.truncate(layout?.size ?? (last === undefined ? 0 : last.base + last.size));
+    const size = layout?.size ?? (last === undefined ? 0 : last.base + last.size);
+    await handle.truncate(size).catch((cause: unknown) => {
+      throw sizeError(file, size, cause);
+    });
     for (const { base, size } of ranges) {
       const start = alignDown(base, PAGE_SIZE);
       let position = layout?.offsetOf(start as PhysicalAddress) ?? start;
@@ -97,6 +101,15 @@ function isZeroPage(words: Int32Array, offset: number): boolean {
     if (words[index] !== 0) return false;
   }
   return true;
+}
+
+/** A sparse file takes little room, but a file system has a largest size of a file: 16 TiB on ext4. */
+function sizeError(file: string, size: number, cause: unknown): unknown {
+  if (!(cause instanceof Error && 'code' in cause && cause.code === 'EFBIG')) return cause;
+  const text =
+    `the memory image ${file} would be a sparse file of ${size} bytes, and the file system of ${dirname(file)} ` +
+    'cannot hold a file of that size: set TMPDIR, or --out, to a directory of another (XFS, tmpfs)';
+  return new KhoError('KHO_EIO', text, { file, size }, { cause });
 }
 
 function fileError(file: string, cause: unknown): KhoError {

@@ -134,7 +134,7 @@ describe('a host with guest memory', () => {
   test.each([
     [{ guestMemory: 3 * MIB }, 'are not a multiple of 2 MiB'],
     [{ guestMemory: -2 * MIB }, 'are not a multiple of 2 MiB'],
-    [{ guestMemory: 320 * MIB }, "below the host's"],
+    [{ guestMemory: 320 * MIB }, "must be less than the host's memory"],
     [{ guestMemory: 310 * MIB }, 'too few for'],
     [{ guestMemory: 300 * MIB }, 'would take in what is at'],
     [{ guestMemory: Number.NaN }, 'are not a multiple of 2 MiB'],

@@ -215,3 +215,22 @@ test('the block that was used least recently is forgotten first', () => {
   expect(read(1)).toBe(2);
   image.close();
 });
+
+test('an image that is larger than a file can be here says so, and leaves no file', async ({ skip }) => {
+  const file = newFile();
+  const size = Number.MAX_SAFE_INTEGER;
+  writeFileSync(file, '');
+  let fits = true;
+  try {
+    truncateSync(file, size);
+  } catch {
+    fits = false;
+  }
+  rmSync(file);
+  if (fits) skip('the file system of temporary files has room for a sparse file of 8 PiB');
+  const layout = { size, offsetOf: (address: number) => address };
+  const error = await writeImage(host(), file, { ranges: [], layout }).catch((thrown: unknown) => thrown);
+  expect(error).toMatchObject({ code: 'KHO_EIO', details: { file, size } });
+  expect(`${error}`).toMatch(/sparse file of 9007199254740991 bytes, and the file system of .* set TMPDIR, or --out/);
+  expect(() => statSync(file)).toThrow('ENOENT');
+});

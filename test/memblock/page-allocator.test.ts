@@ -252,6 +252,18 @@ test('contiguous memory lies at a multiple of its alignment, and of the lowest p
   expect(allocator.peakPages(0)).toBe(2 ** 18 + 512 + 3 + 1025);
 });
 
+test('out of memory says that no aligned run is free, or that the host has no unbacked memory', () => {
+  const allocator = new PageAllocator([{ base: at(4 * MIB), size: 16 * MIB, nid: 0, backed: true }]);
+  allocator.addFreeRange(at(4 * MIB), 16 * MIB, 0);
+  const run = { alignment: 16 * MIB };
+  expect(thrown(() => allocator.allocContiguous(4096, 0, run)).message).toMatch(
+    /at a multiple of 0x1000000 cannot be had .*: 4096 pages are free, but no such run of blocks$/,
+  );
+  expect(thrown(() => allocator.allocContiguous(512, 0, { backed: false })).message).toBe(
+    '512 contiguous pages of unbacked memory cannot be had: the host has none (host.guestMemory)',
+  );
+});
+
 test('who needs bytes never gets unbacked memory, and guests get nothing else', () => {
   const allocator = new PageAllocator([
     { base: at(0), size: 8 * MIB, nid: 0, backed: true },

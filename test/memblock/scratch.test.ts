@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { KhoError } from '#dist/errors.js';
 import { physicalAddress } from '#dist/memblock/address.js';
 import { Memblock } from '#dist/memblock/memblock.js';
+import { outOfMemory } from '#dist/memblock/out-of-memory.js';
 import { MemblockFlags } from '#dist/memblock/region.js';
 import { nodesWithMemory, reserveScratch, SCRATCH_ALIGNMENT_BYTES } from '#dist/memblock/scratch.js';
 
@@ -118,6 +119,19 @@ describe('scratch of fixed sizes', () => {
       expect(memblock.snapshot()).toEqual(before);
     },
   );
+
+  it('that are too small for the next kernel are an error that counts the free places in scratch alone', () => {
+    const memblock = new Memblock();
+    memblock.add(at(0), 1 * GIB);
+    memblock.markKhoScratch(at(512 * MIB), 8 * MIB);
+    memblock.setKhoScratchOnly();
+    expect(outOfMemory(memblock, 'a table', 16 * MIB).message).toBe(
+      'no room for a table: 16777216 bytes wanted in scratch, where a kernel that was handed over to allocates; ' +
+        'the largest free place has 8388608 bytes, at 0x20000000',
+    );
+    memblock.clearKhoScratchOnly();
+    expect(outOfMemory(memblock, 'a table', 2 * GIB).message).toMatch(/wanted; the largest free place has \d+ bytes/);
+  });
 
   it('without any memory is an error too', () => {
     expect(() => reserveScratch(new Memblock(), SCALED)).toThrow(KhoError);
