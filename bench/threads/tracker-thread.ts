@@ -27,8 +27,18 @@ export interface TrackerJob {
   readonly action: 'preserve' | 'unpreserve';
 }
 
-/** Odd, so that multiplying by it modulo a power of two hits every page once. */
-const SCATTER = 0x9e3779b1;
+/**
+ * Page number `index` of an order that no cache foresees. Each step maps [0, mask] onto itself, so every page comes once.
+ * (Multiplying alone would not do: its multiples come back near the same places after a few steps.) The same work for
+ * pages in a row, with a factor and a shift that change nothing.
+ */
+function pageAt(index: number, { factor, shift }: typeof SCATTERED, mask: number): number {
+  let page = Math.imul(index ^ (index >>> shift), factor) & mask;
+  page = Math.imul(page ^ (page >>> shift), factor) & mask;
+  return page ^ (page >>> shift);
+}
+const SCATTERED = { factor: 0x9e3779b1, shift: 12 };
+const IN_A_ROW: typeof SCATTERED = { factor: 1, shift: 31 };
 /** As many areas as a host of one node has; the pages are in none. */
 const SCRATCH = [0, 1, 2].map((number) => ({
   kind: 'global' as const,
@@ -51,7 +61,7 @@ serveTeam<TrackerJob>((job) => {
 
 /** A loop for each call: with both in one, V8 takes neither into it. */
 function single(preserved: PreservedPages, { base, pages, first, count, scattered, action }: TrackerJob): PreparedJob {
-  const factor = scattered ? SCATTER : 1;
+  const place = scattered ? SCATTERED : IN_A_ROW;
   const mask = pages - 1;
   const end = first + count;
   return {
@@ -59,12 +69,12 @@ function single(preserved: PreservedPages, { base, pages, first, count, scattere
       action === 'preserve'
         ? () => {
             for (let index = first; index < end; index++) {
-              preserved.preserveFolio((base + (Math.imul(index, factor) & mask) * PAGE_SIZE) as PhysicalAddress, 0);
+              preserved.preserveFolio((base + pageAt(index, place, mask) * PAGE_SIZE) as PhysicalAddress, 0);
             }
           }
         : () => {
             for (let index = first; index < end; index++) {
-              preserved.unpreserveFolio((base + (Math.imul(index, factor) & mask) * PAGE_SIZE) as PhysicalAddress, 0);
+              preserved.unpreserveFolio((base + pageAt(index, place, mask) * PAGE_SIZE) as PhysicalAddress, 0);
             }
           },
   };
