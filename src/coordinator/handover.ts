@@ -38,6 +38,7 @@ import {
   type SuccessorReport,
   type UnbackedRecord,
   unbackedBytes,
+  unbackedMemoryOf,
 } from './run-record.js';
 import type { Timeline, TimelineRecorder } from './timeline.js';
 
@@ -130,7 +131,7 @@ export class Handover implements Disposable {
 
   /** The memory that has no bytes: what to tell a successor of the image, which cannot say it (`unbacked` of its input). */
   get unbackedMemory(): MemoryStretchRecord[] {
-    return this.#parts.host.memory.ranges.flatMap(({ base, size, backed }) => (backed ? [] : [{ base, size }]));
+    return unbackedMemoryOf({ host: this.#parts.host.memory });
   }
 
   /**

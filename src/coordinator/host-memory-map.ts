@@ -4,6 +4,7 @@ import {
   type BootRange,
   hex,
   MAX_NUMNODES,
+  MemoryStretch,
   PAGE_SIZE,
   PHYS_ADDR_MAX,
   type PhysicalAddress,
@@ -46,17 +47,18 @@ export function checkMemoryMap({ firmware, ranges, kernel, reserved = [] }: Host
   if (ranges.length === 0) {
     throw new KhoError('KHO_EINVAL', 'a host needs memory on at least one node', { field: 'host.memoryMap.nodes' });
   }
-  const usable = firmware.filter((range) => range.usable);
+  const usable = new MemoryStretch(firmware.filter((range) => range.usable));
   for (const { base, size, nid } of ranges) {
     const wrong = (text: string) => invalid(`${rangeText({ base, size })} ${text}`, base, 'nodes');
     if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0) throw wrong('is not in whole pages of 4 KiB');
     if (!Number.isInteger(nid) || nid < 0 || nid >= MAX_NUMNODES) throw wrong(`is on node ${nid}; nodes are 0 to 1023`);
-    if (!covers(usable, base, base + size)) throw wrong('is memory of a node, but firmware calls it not usable');
+    if (!usable.holds(base, size)) throw wrong('is memory of a node, but firmware calls it not usable');
   }
+  const memory = new MemoryStretch(ranges);
   const taken = reserved.map((range) => ({ ...range, field: 'reserved' }));
   if (kernel !== undefined) taken.unshift({ ...kernel, field: 'kernel' });
   for (const { address, size, field } of taken) {
-    if (size > 0 && covers(ranges, address, address + size)) continue;
+    if (size > 0 && memory.holds(address, size)) continue;
     throw invalid(`${rangeText({ base: address, size })} is no memory of a node`, address, field);
   }
 }
@@ -75,13 +77,6 @@ function checkOrder(field: string, ranges: readonly { base: number; size: number
     }
     before = range;
   }
-}
-
-/** Whether ranges, which are in order, cover all of [start, end): neighbours count as one. */
-function covers(ranges: readonly { base: number; size: number }[], start: number, end: number): boolean {
-  let at = start;
-  for (const { base, size } of ranges) if (base <= at && at < base + size) at = base + size;
-  return at >= end;
 }
 
 /** As /proc/iomem writes it: both ends inclusive. */

@@ -20,6 +20,7 @@ import {
   MAX_ORDER_NR_PAGES,
   MAX_PAGE_ORDER,
   naturalOrders,
+  nodesWithMemory,
   orderOf,
   PAGE_SIZE,
   type PageRange,
@@ -192,13 +193,8 @@ export class Reservations {
     for (const { address, pages } of taken) this.#host.pages.free(address, pages);
   }
 
-  /** Ids of the nodes with memory: on a captured machine they may have gaps. */
-  #nodes(): number[] {
-    return [...new Set(this.#host.memory.ranges.map(({ nid }) => nid))].sort((a, b) => a - b);
-  }
-
   #grantExtents(registry: Registry): ExtentTable {
-    const nodes = this.#nodes();
+    const nodes = nodesWithMemory(this.#host.memblock); // on a captured machine their numbers may have gaps
     const grants = registry.shards.map(({ pages, instance: item }, shard) => {
       const whose = shardOwner(registry, shard);
       const { driver: name, ...within } = whose;
@@ -235,7 +231,7 @@ export class Reservations {
 
   /** Guest memory of the shards, nobody else's: from the node whose turn it is, as long as that has any. */
   #grantGuests(registry: Registry): ExtentTable {
-    const nodes = this.#nodes();
+    const nodes = nodesWithMemory(this.#host.memblock);
     const grants = registry.shards.map(({ guest, instance: item }, index): ShardGrant => {
       if (guest === undefined) return { pages: 0, ranges: [] };
       const { order } = guest;

@@ -242,8 +242,12 @@ export interface RunRecord {
   readonly successor?: SuccessorReport;
 }
 
-/** The memory of a host that has no bytes in its image. */
-export function unbackedMemoryOf({ host }: Pick<RunRecord, 'host'>): MemoryStretchRecord[] {
+/** The memory of a host, or of its record, that has no bytes in its image. */
+export function unbackedMemoryOf({
+  host,
+}: {
+  readonly host: { readonly ranges: readonly (MemoryStretchRecord & { readonly backed?: boolean })[] };
+}): MemoryStretchRecord[] {
   return host.ranges.flatMap(({ base, size, backed = true }) => (backed ? [] : [{ base, size }]));
 }
 

@@ -18,7 +18,6 @@ export const CONFIG_SPACE_SIZE = 4096;
  * function has, then all of a PCI Express function.
  */
 export const CONFIG_SPACE_SIZES = [64, 256, CONFIG_SPACE_SIZE] as const;
-export type ConfigSpaceSize = (typeof CONFIG_SPACE_SIZES)[number];
 
 /** The device's memory: the MSI-X table of at most 2048 entries, its pending bits, and registers before and after. */
 export const BAR_SIZE = 0x10000;

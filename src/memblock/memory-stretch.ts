@@ -1,16 +1,20 @@
-import type { MemoryRange } from './memory-map.js';
+/** Some memory. */
+interface Stretch {
+  readonly base: number;
+  readonly size: number;
+}
 
 /**
  * Tells whether ranges of addresses lie in memory without a hole, over any borders of the memory map. It remembers the
  * stretch that held the last one, since what is asked for mostly lies near what was asked before.
  */
 export class MemoryStretch {
-  readonly #ranges: readonly MemoryRange[];
+  readonly #ranges: readonly Stretch[];
   #start = 0;
   #end = 0;
 
-  /** Ascending ranges without overlaps; unbacked memory is memory. */
-  constructor(ranges: readonly MemoryRange[]) {
+  /** Ascending ranges; unbacked memory is memory. */
+  constructor(ranges: readonly Stretch[]) {
     this.#ranges = ranges;
   }
 
@@ -22,8 +26,8 @@ export class MemoryStretch {
     let start = 0;
     let end = 0;
     for (const range of this.#ranges) {
-      if (range.base !== end) start = range.base;
-      end = range.base + range.size;
+      if (range.base > end) start = range.base;
+      end = Math.max(end, range.base + range.size);
       if (address < start) return false;
       if (address + size <= end) {
         this.#start = start;

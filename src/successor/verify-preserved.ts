@@ -5,7 +5,15 @@ import {
   type RunRecord,
   unbackedMemoryOf,
 } from '../coordinator/index.js';
-import { type Folio, FolioIndex, FolioRuns, hex, PAGE_SIZE, type PhysicalAddress } from '../memblock/index.js';
+import {
+  type Folio,
+  FolioIndex,
+  FolioRuns,
+  hex,
+  MemoryStretch,
+  PAGE_SIZE,
+  type PhysicalAddress,
+} from '../memblock/index.js';
 
 /**
  * Where run.json contradicts itself: an object with a digest in memory that has no bytes, or one without a digest in memory
@@ -13,6 +21,7 @@ import { type Folio, FolioIndex, FolioRuns, hex, PAGE_SIZE, type PhysicalAddress
  */
 export function contradictions(record: RunRecord): FailureRecord[] {
   const guests = unbackedMemoryOf(record).sort((a, b) => a.base - b.base);
+  const unbacked = new MemoryStretch(guests);
   const failures: FailureRecord[] = [];
   for (const { address, order } of record.ranges) {
     const row = { address, order, count: 1 };
@@ -21,7 +30,8 @@ export function contradictions(record: RunRecord): FailureRecord[] {
   }
   for (const row of record.unbacked ?? []) {
     if (!isRow(row)) failures.push(contradiction(row, 'is no object'));
-    else if (!covers(guests, row)) failures.push(contradiction(row, 'has no digest, but lies in memory with bytes'));
+    else if (!unbacked.holds(row.address, endOf(row) - row.address))
+      failures.push(contradiction(row, 'has no digest, but lies in memory with bytes'));
   }
   return failures;
 }
@@ -117,13 +127,6 @@ const endOf = ({ address, order, count }: PreservedRunRecord): number => address
 
 function overlaps(stretches: readonly MemoryStretchRecord[], row: PreservedRunRecord): boolean {
   return stretches.some(({ base, size }) => base < endOf(row) && row.address < base + size);
-}
-
-/** Whether all of it lies in the stretches, which ascend and may be neighbours. */
-function covers(stretches: readonly MemoryStretchRecord[], row: PreservedRunRecord): boolean {
-  let at = row.address;
-  for (const { base, size } of stretches) if (base <= at) at = Math.max(at, base + size);
-  return at >= endOf(row);
 }
 
 function contradiction({ address, order }: PreservedRunRecord, what: string): FailureRecord {

@@ -13,7 +13,8 @@ import {
 } from 'khorus';
 import { afterAll, describe, expect, test } from 'vitest';
 import { PAGE_SIZE, type PhysicalAddress, physicalAddress } from '#dist/memblock/index.js';
-import { ROOT, temporaryDirectory } from '../support/run.js';
+import { builtInDriver } from '../support/drivers.js';
+import { temporaryDirectory } from '../support/run.js';
 
 const HOST: HostOptions = {
   arch: 'x86_64',
@@ -28,11 +29,6 @@ const pool = new WorkerPool({ threads: 2 });
 afterAll(() => pool[Symbol.asyncDispose]());
 
 type Drivers = readonly DriverRegistration[];
-
-function builtIn(name: string, count: number, options: unknown = {}): DriverRegistration {
-  const url = new URL(`file://${join(ROOT, `dist/drivers/${name}.js`)}`).href;
-  return { module: { url, origin: name }, count, options, after: [], priority: 0 };
-}
 
 /**
  * A driver with two shards: 8 pages, of which it preserves three and claims as many as `options.claim` says (the rest is
@@ -136,11 +132,11 @@ const VARIANTS = [
 
 describe.each(VARIANTS)('profile $profile, mode $mode', (variant) => {
   const drivers = [
-    builtIn('iommu', 2),
-    builtIn('netdevsim', 2, { queues: 20 }),
-    builtIn('kvm-vcpu', 2),
-    builtIn('ftrace', 1),
-    builtIn('memfd', 2, { size: '6M' }),
+    builtInDriver('iommu', 2),
+    builtInDriver('netdevsim', 2, { queues: 20 }),
+    builtInDriver('kvm-vcpu', 2),
+    builtInDriver('ftrace', 1),
+    builtInDriver('memfd', 2, { size: '6M' }),
     own({ claim: 2 }, 2),
   ];
 
@@ -186,7 +182,7 @@ describe('the host of the next kernel', () => {
     expect(await kept([own({ claim: 3 }, 2)])).toBe(16);
     expect(await kept([own({ claim: 0 })])).toBe(0);
     // The kernel's own test looks at its folios and lets them go.
-    expect(await kept([builtIn('kho-test', 1, { orders: [0, 3] })])).toBe(0);
+    expect(await kept([builtInDriver('kho-test', 1, { orders: [0, 3] })])).toBe(0);
   });
 
   test('keeps what was claimed from other drivers and instances', async () => {
@@ -194,7 +190,7 @@ describe('the host of the next kernel', () => {
     const claimed = new Set(pagesOf(ranges, 'own'));
     const host = handover.nextHost(report);
     // Another driver's, instances that are new, and a shard of another size: none gets these pages.
-    const others = [builtIn('memfd', 4), builtIn('ftrace', 2)];
+    const others = [builtInDriver('memfd', 4), builtInDriver('ftrace', 2)];
     const second = await handOver(host, others);
     expect(second.ranges.filter(({ address }) => claimed.has(address))).toEqual([]);
     expect(second.ranges.length).toBeGreaterThan(0);
@@ -217,9 +213,9 @@ describe('the host of the next kernel', () => {
 
   test('grants a shard that declares another number of pages new ones, and the old ones stay taken', async () => {
     const options = { size: '1M' };
-    const { handover, report, ranges } = await handOver(new Host(HOST), [builtIn('memfd', 1, options)]);
+    const { handover, report, ranges } = await handOver(new Host(HOST), [builtInDriver('memfd', 1, options)]);
     const host = handover.nextHost(report);
-    const other = await handOver(host, [builtIn('memfd', 1, { size: '2M' })]);
+    const other = await handOver(host, [builtInDriver('memfd', 1, { size: '2M' })]);
     const before = new Set(pagesOf(ranges, 'memfd'));
     expect(pagesOf(other.ranges, 'memfd').filter((address) => before.has(address))).toEqual([]);
   });
@@ -244,10 +240,10 @@ describe('the host of the next kernel', () => {
   test.each(['prepare', 'serialize'])(
     'keeps drivers their extents when it fails in %s and rolls back',
     async (fail) => {
-      const drivers = [own({ claim: 3 }, 2), builtIn('memfd', 1)];
+      const drivers = [own({ claim: 3 }, 2), builtInDriver('memfd', 1)];
       const host = await next(new Host(HOST), drivers);
       const free = host.pages.statistics();
-      const failing = coordinatorOf(host, [own({ claim: 3, fail }, 2), builtIn('memfd', 1)]);
+      const failing = coordinatorOf(host, [own({ claim: 3, fail }, 2), builtInDriver('memfd', 1)]);
       await expect(failing.handover()).rejects.toMatchObject({ code: 'KHO_EDRIVER' });
       await failing[Symbol.asyncDispose]();
       expect(host.pages.statistics()).toEqual(free);

@@ -15,7 +15,8 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { PROFILE_NAMES } from '#dist/abi/index.js';
 import { PAGE_SIZE } from '#dist/memblock/index.js';
 import { thrown } from '../memblock/thrown.js';
-import { ROOT, temporaryDirectory } from '../support/run.js';
+import { builtInDriver } from '../support/drivers.js';
+import { temporaryDirectory } from '../support/run.js';
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -32,11 +33,8 @@ const HOST: HostOptions = {
 const pool = new WorkerPool({ threads: 2 });
 afterAll(() => pool[Symbol.asyncDispose]());
 
-const builtIn = (name: string, options: unknown, count = 1): DriverRegistration => {
-  const url = new URL(`file://${join(ROOT, `dist/drivers/${name}.js`)}`).href;
-  return { module: { url, origin: name }, count, options, after: [], priority: 0 };
-};
-const guest = (size: string, pageSize: '2M' | '1G', count = 1) => builtIn('guest-memory', { size, pageSize }, count);
+const guest = (size: string, pageSize: '2M' | '1G', count = 1) =>
+  builtInDriver('guest-memory', count, { size, pageSize });
 
 function coordinatorOf(host: Host, drivers: readonly DriverRegistration[], options: Partial<CoordinatorOptions> = {}) {
   const coordinator = new Coordinator(host, { mode: 'hash', workers: 2, seed: 1, profile: 'kho-v4', pool, ...options });
@@ -155,7 +153,7 @@ test('a host of 64 TiB with holes hands over folios at its far end', async () =>
     cmdline: 'kho=on kho_scratch=512M,1G,140G', // a TiB of struct pages must fit into scratch
   });
   const free = freeGuestPages(host);
-  await using coordinator = coordinatorOf(host, [guest('16G', '1G', 7), guest('2T', '1G'), builtIn('memfd', {}, 8)]);
+  await using coordinator = coordinatorOf(host, [guest('16G', '1G', 7), guest('2T', '1G'), builtInDriver('memfd', 8)]);
   {
     using handover = await coordinator.handover();
     const folios = foliosOf(handover);
@@ -174,7 +172,7 @@ test.each(PROFILE_NAMES)(
   'guest memory is handed over and claimed in the profile %s',
   async (profile) => {
     const host = new Host(HOST);
-    await using coordinator = coordinatorOf(host, [guest('12M', '2M', 3), builtIn('memfd', { size: '1M' })], {
+    await using coordinator = coordinatorOf(host, [guest('12M', '2M', 3), builtInDriver('memfd', 1, { size: '1M' })], {
       profile,
     });
     using handover = await coordinator.handover();

@@ -16,7 +16,8 @@ import {
 import { FdtReader } from 'khorus/fdt';
 import { afterAll, describe, expect, test } from 'vitest';
 import { PROFILES, SUB_BLOBS_PROFILES } from '#dist/abi/index.js';
-import { ROOT, temporaryDirectory } from '../support/run.js';
+import { builtInDriver } from '../support/drivers.js';
+import { temporaryDirectory } from '../support/run.js';
 
 const HOST: HostOptions = {
   arch: 'x86_64',
@@ -29,10 +30,6 @@ const HOST: HostOptions = {
 const pool = new WorkerPool({ threads: 2 });
 afterAll(() => pool[Symbol.asyncDispose]());
 
-const builtIn = (name: string) => ({
-  origin: name,
-  url: new URL(`file://${join(ROOT, `dist/drivers/${name}.js`)}`).href,
-});
 const DRIVERS: [string, number, unknown][] = [
   ['iommu', 2, {}],
   ['netdevsim', 3, { queues: 4 }],
@@ -53,7 +50,7 @@ function coordinatorOf(host: Host, options: Partial<CoordinatorOptions>, drivers
   } as const;
   const coordinator = new Coordinator(host, plan);
   for (const [name, count, own] of drivers) {
-    coordinator.register({ module: builtIn(name), count, options: own, after: [], priority: 0 });
+    coordinator.register(builtInDriver(name, count, own));
   }
   return coordinator;
 }

@@ -15,7 +15,8 @@ import { FdtReader } from 'khorus/fdt';
 import { afterAll, describe, expect, test } from 'vitest';
 import { memRanges, readOneFdt } from '#dist/abi/index.js';
 import { ImageMemory, PAGE_SIZE, physicalAddress } from '#dist/memblock/index.js';
-import { ROOT, temporaryDirectory } from '../support/run.js';
+import { builtInDriver } from '../support/drivers.js';
+import { temporaryDirectory } from '../support/run.js';
 
 const HOST: HostOptions = {
   arch: 'x86_64',
@@ -31,10 +32,6 @@ const SERIES = ['series-v4', 'series-v5'] as const;
 const pools = new Map([1, 2, 4].map((threads) => [threads, new WorkerPool({ threads })]));
 afterAll(() => Promise.all([...pools.values()].map((pool) => pool[Symbol.asyncDispose]())));
 
-const builtIn = (name: string) => ({
-  origin: name,
-  url: new URL(`file://${join(ROOT, `dist/drivers/${name}.js`)}`).href,
-});
 const DRIVERS: [string, number, unknown][] = [
   ['iommu', 2, {}],
   ['netdevsim', 3, { queues: 4 }],
@@ -69,7 +66,7 @@ function coordinatorOf(host: Host, options: Partial<CoordinatorOptions>): Coordi
 
 function register(coordinator: Coordinator): Coordinator {
   for (const [name, count, options] of DRIVERS) {
-    coordinator.register({ module: builtIn(name), count, options, after: [], priority: 0 });
+    coordinator.register(builtInDriver(name, count, options));
   }
   return coordinator;
 }

@@ -9,6 +9,7 @@ import { SharedPhysicalMemory } from '#dist/memblock/physical-memory.js';
 import { RadixTree } from '#dist/memblock/radix-tree.js';
 import { walkRadixTree } from '#dist/memblock/radix-walk.js';
 import type { Extent } from '#dist/memblock/shard-extents.js';
+import { Random } from '#dist/workers/random.js';
 
 const MIB = 2 ** 20;
 const THREADS = 4;
@@ -31,17 +32,6 @@ function freshAllocator(): PageAllocator {
   return pages;
 }
 
-/** mulberry32. */
-function numbersFrom(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % limit;
-  };
-}
-
 function shuffled<T>(items: readonly T[], below: (limit: number) => number): T[] {
   const rest = [...items];
   return items.map(() => rest.splice(below(rest.length), 1)[0]);
@@ -50,7 +40,8 @@ function shuffled<T>(items: readonly T[], below: (limit: number) => number): T[]
 test.each([1, 2, 3, 0x5eed, 2 ** 31 - 1])(
   'four threads that allocate, free, preserve and unpreserve at the same time give no page out twice and lose none (seed %i)',
   async (seed) => {
-    const below = numbersFrom(seed);
+    const random = new Random(`${seed}`);
+    const below = (limit: number): number => random.below(limit);
     const memory = SharedPhysicalMemory.create(NODES);
     const pages = freshAllocator();
     const start = { statistics: pages.statistics(), buddyinfo: pages.buddyinfo() };

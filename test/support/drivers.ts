@@ -1,4 +1,4 @@
-import type { HostOptions } from 'khorus';
+import type { DriverRegistration, HostOptions } from 'khorus';
 
 /** A small host, quickly made. */
 export const SMALL_HOST: HostOptions = {
@@ -9,6 +9,12 @@ export const SMALL_HOST: HostOptions = {
   cpus: 2,
   release: '7.2.0-test',
 };
+
+/** Instances of a driver that comes with khorus. */
+export function builtInDriver(name: string, count = 1, options: unknown = {}): DriverRegistration {
+  const { href: url } = new URL(`../../dist/drivers/${name}.js`, import.meta.url);
+  return { module: { url, origin: name }, count, options, after: [], priority: 0 };
+}
 
 /**
  * What drivers of {@link driverModule} have done, in order: each callback appends a line to this shared text. Room for
