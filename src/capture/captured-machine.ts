@@ -1,4 +1,4 @@
-import type { HostMemoryMap } from '../coordinator/index.js';
+import { CMDLINE_MAX, CPUS_MAX, type HostMemoryMap, RELEASE_MAX } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { parseCommandLine, tokenizeCommandLine } from '../memblock/index.js';
 import { CapturedFiles } from './captured-files.js';
@@ -15,12 +15,6 @@ export const RELEASE = 'proc/sys/kernel/osrelease';
 export const ARCH = 'proc/sys/kernel/arch';
 export const CPUS = ['sys/devices/system/cpu/possible', 'sys/devices/system/cpu/present'] as const;
 
-/** COMMAND_LINE_SIZE of x86-64, less the NUL. */
-const CMDLINE_MAX = 2047;
-/** __NEW_UTS_LEN of the kernel: what utsname has room for. */
-const RELEASE_MAX = 64;
-/** NR_CPUS of x86-64 is never larger. */
-const CPUS_MAX = 8192;
 const MIB = 2 ** 20;
 
 /** A machine as its files tell of it. */

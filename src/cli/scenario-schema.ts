@@ -3,8 +3,11 @@ import { checkOneFdtRoom, PROFILE_NAMES } from '../abi/index.js';
 import {
   BUDGETED_PHASES,
   type BudgetedPhase,
+  CMDLINE_MAX,
+  CPUS_MAX,
   LATE_WRITE_POLICIES,
   OVERRUN_POLICIES,
+  RELEASE_MAX,
   SHUTDOWN_FAILURE_POLICIES,
   TRIGGERS,
 } from '../coordinator/plan.js';
@@ -26,12 +29,6 @@ const NODES_MAX = 64;
 /** A kernel's image is mapped in pages of 4 KiB at least, and KERNEL_IMAGE_SIZE of x86-64 with KASLR is 1 GiB. */
 const KERNEL_SIZE_STEP = 4096;
 const KERNEL_SIZE_MAX = 2 ** 30;
-/** The largest CONFIG_NR_CPUS of x86-64. */
-const CPUS_MAX = 8192;
-/** COMMAND_LINE_SIZE of x86-64, less the NUL. */
-const CMDLINE_MAX = 2047;
-/** __NEW_UTS_LEN. */
-const RELEASE_MAX = 64;
 /** More instances than this in one entry are surely a slip. */
 const COUNT_MAX = 65_536;
 export const WORKERS_MAX = 1024;

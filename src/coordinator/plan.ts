@@ -5,6 +5,13 @@ import type { KexecPlan } from './kexec-files.js';
 import type { Calibration } from './mode-choice.js';
 import type { PhaseTimes } from './phase-times.js';
 
+/** The largest CONFIG_NR_CPUS of x86-64. */
+export const CPUS_MAX = 8192;
+/** Characters of a command line: COMMAND_LINE_SIZE of x86-64, less the NUL. */
+export const CMDLINE_MAX = 2047;
+/** Characters of a kernel's release: __NEW_UTS_LEN. */
+export const RELEASE_MAX = 64;
+
 /** The modelled machine. */
 export interface HostOptions {
   readonly arch: 'x86_64';
