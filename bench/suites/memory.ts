@@ -21,18 +21,29 @@ const SHORT_RANGE = 61;
 /** A page less than 1 GiB: ranges that begin anywhere, of all orders up to 17. */
 const LONG_RANGE = 2 ** 18 - 1;
 
-/** How pages are preserved; `whole`: as much as 64 GiB, because an object takes as long as a page. */
-const PATTERNS: readonly (Pick<TrackerParameters, 'call' | 'order' | 'run' | 'scattered'> & {
+const USUAL = { call: 'folios', order: 0, run: 1, scattered: false, apart: true } as const;
+
+interface Pattern extends Partial<Omit<TrackerParameters, 'action' | 'threads' | 'pages' | 'space'>> {
   readonly name: string;
-  readonly whole: boolean;
-})[] = [
-  { name: 'random pages', call: 'folios', order: 0, run: 1, scattered: true, whole: false },
-  { name: 'sequential pages', call: 'folios', order: 0, run: 1, scattered: false, whole: false },
-  { name: `ranges of ${SHORT_RANGE} pages`, call: 'pages', order: 0, run: SHORT_RANGE, scattered: false, whole: false },
-  { name: `ranges of ${LONG_RANGE} pages`, call: 'pages', order: 0, run: LONG_RANGE, scattered: false, whole: true },
-  { name: 'folios of 4 MiB', call: 'folios', order: 10, run: 1, scattered: false, whole: true },
-  { name: 'folios of 2 MiB, 512 a call', call: 'folios', order: 9, run: 512, scattered: false, whole: true },
+  /** As much as 64 GiB, because an object takes as long as a page. */
+  readonly whole?: boolean;
+}
+
+/** How pages are preserved. Two threads have a half of the space each, as shards have memory of their own. */
+const PATTERNS: readonly Pattern[] = [
+  { name: 'random pages', scattered: true },
+  { name: 'sequential pages' },
+  { name: `ranges of ${SHORT_RANGE} pages`, call: 'pages', run: SHORT_RANGE },
+  { name: `ranges of ${LONG_RANGE} pages`, call: 'pages', run: LONG_RANGE, whole: true },
+  { name: 'folios of 4 MiB', order: 10, whole: true },
+  { name: 'folios of 2 MiB, 512 a call', order: 9, run: 512, whole: true },
 ];
+
+/** What no shard does: both threads all over the same memory, where each waits for cache lines that the other had last. */
+const MIXED: Pattern = { name: 'random pages, not apart', scattered: true, apart: false };
+
+/** The atomic operations alone, without a tracker: nothing that marks a page with one of them can cost less. */
+const BARE: readonly Pattern[] = [PATTERNS[0], PATTERNS[1], MIXED].map((pattern) => ({ ...pattern, call: 'bits' }));
 
 /** Warm, with two workers. */
 const TRACKER_GOALS: readonly [pattern: string, pass: number, aim: number][] = [
@@ -69,20 +80,29 @@ export const memorySuite: Suite = {
 const TRACKER_TITLE = `the tracker: pages of ${SPACE / GIB} GiB`;
 
 function tracker(quick: boolean, rounds: number): Comparison {
-  const variants = [1, 2].flatMap((threads) =>
-    PATTERNS.flatMap(({ name, whole, ...pattern }) =>
-      (['preserve', 'unpreserve'] as const).map((action) => {
-        const pages = whole ? SPACE / PAGE_SIZE : quick ? 2 ** 18 : 2 ** 22;
-        const parameters: TrackerParameters = { ...pattern, action, threads, pages, space: SPACE };
-        return { name: trackerVariant(name, threads, action), module: TRACKER, parameters };
-      }),
-    ),
-  );
+  const variant = ({ name, whole = false, ...pattern }: Pattern, threads: number, action: TrackerAction) => {
+    const pages = whole ? SPACE / PAGE_SIZE : quick ? 2 ** 18 : 2 ** 22;
+    const parameters: TrackerParameters = {
+      ...USUAL,
+      ...pattern,
+      ...{ threads, pages, space: SPACE, action: action === 'unpreserve' ? action : 'preserve' },
+    };
+    return { name: trackerVariant(name, threads, action), module: TRACKER, parameters };
+  };
+  const variants = [1, 2].flatMap((threads) => [
+    ...[...PATTERNS, ...(threads > 1 ? [MIXED] : [])].flatMap((pattern) => [
+      variant(pattern, threads, 'preserve'),
+      variant(pattern, threads, 'unpreserve'),
+    ]),
+    ...BARE.filter(({ apart = true }) => apart || threads > 1).map((pattern) => variant(pattern, threads, 'atomic OR')),
+  ]);
   const reference = trackerVariant('sequential pages', 1);
   return { title: TRACKER_TITLE, unit: 'ns/page', reference, variants, rounds };
 }
 
-function trackerVariant(pattern: string, threads: number, action: TrackerParameters['action'] = 'preserve'): string {
+type TrackerAction = TrackerParameters['action'] | 'atomic OR';
+
+function trackerVariant(pattern: string, threads: number, action: TrackerAction = 'preserve'): string {
   return `${action} ${pattern}, ${threads} thread${threads === 1 ? '' : 's'}`;
 }
 

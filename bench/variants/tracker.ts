@@ -13,6 +13,8 @@ import type { TrackerJob } from '../threads/tracker-thread.js';
 
 export interface TrackerParameters extends Pick<TrackerJob, 'call' | 'order' | 'run' | 'scattered' | 'action'> {
   readonly threads: number;
+  /** Each thread keeps to a part of the space, as shards do; or, with scattered pages, all use all of it. */
+  readonly apart: boolean;
   /** Pages that are preserved, by all threads together. */
   readonly pages: number;
   /** Bytes of memory that is tracked but not there, as guests' RAM is; a power of two. */
@@ -24,15 +26,18 @@ const TABLES = { base: physicalAddress(0), size: 64 * 2 ** 20 };
 const SPACE = physicalAddress(4 * 2 ** 30);
 const MAX_ORDER = 18;
 
-export default function tracker({ threads, pages, space, action, ...how }: TrackerParameters): Measured {
+export default function tracker({ threads, pages, space, apart, action, ...how }: TrackerParameters): Measured {
   const team = new ThreadTeam<TrackerJob>(THREAD_MODULE, threads);
   const { memory, root } = buildTree(space);
+  const bits = new SharedArrayBuffer(space / PAGE_SIZE / 8);
   const run = async (what: TrackerJob['action']): Promise<number> => {
     const count = pages / threads;
-    const where = { memory: memory.handle, root, base: SPACE, pages: space / PAGE_SIZE };
-    const jobs = Array.from({ length: threads }, (_, member) => ({
-      job: { ...where, ...how, first: member * count, count, action: what },
-    }));
+    const where = { memory: memory.handle, root, base: SPACE, bits };
+    const part = space / PAGE_SIZE / (apart ? threads : 1);
+    const jobs = Array.from({ length: threads }, (_, member) => {
+      const mine = apart ? { start: member * part, first: 0 } : { start: 0, first: member * count };
+      return { job: { ...where, ...how, ...mine, pages: part, count, action: what } };
+    });
     const { began, ended } = await team.run(jobs);
     return Number(ended - began) / pages;
   };

@@ -3,37 +3,13 @@ import { hex, type PhysicalAddress } from './address.js';
 import { lowestBit } from './bits.js';
 import type { SharedPhysicalMemory } from './physical-memory.js';
 import { RadixBranches } from './radix-branch.js';
-import {
-  FOLIO_SIZE,
-  folioNumber,
-  LEAF_BITS,
-  LEAF_BITS_LOG2,
-  leafBit,
-  leafOfKey,
-  ORDER_BIT,
-  radixKey,
-  TABLE_SIZE,
-  TABLE_SIZE_LOG2,
-} from './radix-key.js';
+import { FOLIO_SIZE, folioNumber, LEAF_BITS, leafBit, leafOfKey, ORDER_BIT, radixKey } from './radix-key.js';
+import { isKnown, type LeafWindow, leafOf, RadixLeaves, WINDOW_LOG2 } from './radix-leaves.js';
 import { leavesOfRange } from './radix-paths.js';
 
-/** What a thread knows of the leaves below one table of level 1, by entry. */
-interface LeafTable {
-  /** The words of the segment that holds the leaf. */
-  readonly words: Int32Array[];
-  /** Index in {@link words} of the leaf's first word; -1 if it is not known, or not there. */
-  readonly starts: Int32Array;
-}
-
-const NO_WORDS = new Int32Array(0);
-const EMPTY_TABLE: LeafTable = { words: [], starts: new Int32Array(TABLE_SIZE).fill(-1) };
-
 // Not imported where a mark needs them: V8 takes a module's own constants into the code, but loads others each time.
-/** Of the number of a folio: what is above says which leaf it is in. */
-const LEAF_SHIFT = LEAF_BITS_LOG2;
-/** Of the same: what is above says below which table of level 1, among those of its order. */
-const TABLE_SHIFT = LEAF_BITS_LOG2 + TABLE_SIZE_LOG2;
-const ENTRY_MASK = TABLE_SIZE - 1;
+const WINDOW_FOLIOS = 2 ** WINDOW_LOG2;
+const FOLIOS_PER_BYTE = FOLIO_SIZE.map((size) => 1 / size);
 
 /**
  * The kho-v4 radix tree of preserved folios, in the physical memory that the successor will read (radix-key.ts has the
@@ -53,11 +29,7 @@ const ENTRY_MASK = TABLE_SIZE - 1;
 export class RadixTree {
   readonly #memory: SharedPhysicalMemory;
   readonly #branches: RadixBranches;
-  /**
-   * Every leaf used so far by this thread: by order and table of level 1. A descent for each mark would cost several times the
-   * mark. Leaves never move.
-   */
-  readonly #tables: LeafTable[][] = Array.from(FOLIO_SIZE, () => []);
+  readonly #leaves = new RadixLeaves();
 
   private constructor(memory: SharedPhysicalMemory, branches: RadixBranches) {
     this.#memory = memory;
@@ -116,36 +88,42 @@ export class RadixTree {
    * 2^64: that there is such memory is for PreservedPages to check.
    */
   set(address: PhysicalAddress, order: number): void {
-    const number = folioNumber(address, order);
-    const { words, starts } = this.#known(number, order) ?? this.#tableToMark(number, order);
-    const entry = entryOf(number);
-    const bit = leafBit(number, order);
-    const mask = 1 << (bit & 31);
-    if ((Atomics.or(words[entry], starts[entry] + (bit >>> 5), mask) & mask) !== 0) {
-      throw wrongMark('KHO_EEXIST', number, order, 'is preserved already');
+    const inside = (address - this.#leaves.nearBase[order]) * FOLIOS_PER_BYTE[order]; // exact, or no integer
+    if (inside >>> 0 === inside && inside < WINDOW_FOLIOS) {
+      const near = this.#leaves.near[order];
+      if (isKnown(near, inside)) {
+        if (setBit(near, inside, order)) return;
+        throw wrongMark('KHO_EEXIST', address, order, 'is preserved already');
+      }
     }
+    const number = folioNumber(address, order);
+    const window = this.#leaves.known(number, order) ?? this.#windowToMark(number, order);
+    if (!setBit(window, number, order)) throw wrongMark('KHO_EEXIST', address, order, 'is preserved already');
   }
 
   /** Takes a mark back. KHO_ENOENT if there is none, KHO_EINVAL as radixKey. Pages of the tree are never freed. */
   clear(address: PhysicalAddress, order: number): void {
-    const number = folioNumber(address, order);
-    const { words, starts } = this.#known(number, order) ?? this.#tableToClear(number, order);
-    const entry = entryOf(number);
-    const bit = leafBit(number, order);
-    const mask = 1 << (bit & 31);
-    if ((Atomics.and(words[entry], starts[entry] + (bit >>> 5), ~mask) & mask) === 0) {
-      throw wrongMark('KHO_ENOENT', number, order, 'is not preserved');
+    const inside = (address - this.#leaves.nearBase[order]) * FOLIOS_PER_BYTE[order]; // exact, or no integer
+    if (inside >>> 0 === inside && inside < WINDOW_FOLIOS) {
+      const near = this.#leaves.near[order];
+      if (isKnown(near, inside)) {
+        if (clearBit(near, inside, order)) return;
+        throw wrongMark('KHO_ENOENT', address, order, 'is not preserved');
+      }
     }
+    const number = folioNumber(address, order);
+    const window = this.#leaves.known(number, order) ?? this.#windowToClear(number, order);
+    if (!clearBit(window, number, order)) throw wrongMark('KHO_ENOENT', address, order, 'is not preserved');
   }
 
   /** Whether a folio is marked with exactly this order. KHO_EINVAL as radixKey. */
   test(address: PhysicalAddress, order: number): boolean {
     const number = folioNumber(address, order);
-    const table = this.#table(number, order);
-    if (table === undefined) return false;
-    const entry = entryOf(number);
+    const window = this.#window(number, order);
+    if (window === undefined) return false;
+    const leaf = leafOf(number);
     const bit = leafBit(number, order);
-    return ((Atomics.load(table.words[entry], table.starts[entry] + (bit >>> 5)) >>> (bit & 31)) & 1) === 1;
+    return ((Atomics.load(window.words[leaf], window.starts[leaf] + (bit >>> 5)) >>> (bit & 31)) & 1) === 1;
   }
 
   /**
@@ -157,19 +135,24 @@ export class RadixTree {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
     // All leaves first, so that the marking cannot run out of pages.
-    for (let number = first; number < end; number = nextLeaf(number)) this.#tableToMark(number, order);
+    for (let number = first; number < end; number = nextLeaf(number)) this.#windowToMark(number, order);
     for (let number = first; number < end; ) {
-      const { words, starts } = this.#known(number, order) ?? this.#tableToMark(number, order);
-      const entry = entryOf(number);
+      const { words, starts } = this.#leaves.known(number, order) ?? this.#windowToMark(number, order);
+      const leaf = leafOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
       const mask = maskOf(bit, length);
-      const index = starts[entry] + (bit >>> 5);
-      const taken = Atomics.or(words[entry], index, mask) & mask;
+      const index = starts[leaf] + (bit >>> 5);
+      const taken = Atomics.or(words[leaf], index, mask) & mask;
       if (taken !== 0) {
-        Atomics.and(words[entry], index, ~(mask & ~taken));
+        Atomics.and(words[leaf], index, ~(mask & ~taken));
         if (number > first) this.clearRun(address, order, number - first);
-        throw wrongMark('KHO_EEXIST', number - (bit & 31) + lowestBit(taken), order, 'is preserved already');
+        throw wrongMark(
+          'KHO_EEXIST',
+          addressOf(number - (bit & 31) + lowestBit(taken), order),
+          order,
+          'is preserved already',
+        );
       }
       number += length;
     }
@@ -179,19 +162,24 @@ export class RadixTree {
   clearRun(address: PhysicalAddress, order: number, count: number): void {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
-    for (let number = first; number < end; number = nextLeaf(number)) this.#tableToClear(number, order);
+    for (let number = first; number < end; number = nextLeaf(number)) this.#windowToClear(number, order);
     for (let number = first; number < end; ) {
-      const { words, starts } = this.#known(number, order) ?? this.#tableToClear(number, order);
-      const entry = entryOf(number);
+      const { words, starts } = this.#leaves.known(number, order) ?? this.#windowToClear(number, order);
+      const leaf = leafOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
       const mask = maskOf(bit, length);
-      const index = starts[entry] + (bit >>> 5);
-      const missing = ~Atomics.and(words[entry], index, ~mask) & mask;
+      const index = starts[leaf] + (bit >>> 5);
+      const missing = ~Atomics.and(words[leaf], index, ~mask) & mask;
       if (missing !== 0) {
-        Atomics.or(words[entry], index, mask & ~missing);
+        Atomics.or(words[leaf], index, mask & ~missing);
         if (number > first) this.setRun(address, order, number - first);
-        throw wrongMark('KHO_ENOENT', number - (bit & 31) + lowestBit(missing), order, 'is not preserved');
+        throw wrongMark(
+          'KHO_ENOENT',
+          addressOf(number - (bit & 31) + lowestBit(missing), order),
+          order,
+          'is not preserved',
+        );
       }
       number += length;
     }
@@ -202,16 +190,16 @@ export class RadixTree {
     const first = folioNumber(address, order);
     const end = endOfRun(first, order, count);
     for (let number = first; number < end; ) {
-      const table = this.#table(number, order);
-      if (table === undefined) {
+      const window = this.#window(number, order);
+      if (window === undefined) {
         number = nextLeaf(number);
         continue;
       }
-      const entry = entryOf(number);
+      const leaf = leafOf(number);
       const bit = leafBit(number, order);
       const length = Math.min(32 - (bit & 31), end - number);
-      const marked = Atomics.load(table.words[entry], table.starts[entry] + (bit >>> 5)) & maskOf(bit, length);
-      if (marked !== 0) return ((number - (bit & 31) + lowestBit(marked)) * FOLIO_SIZE[order]) as PhysicalAddress;
+      const marked = Atomics.load(window.words[leaf], window.starts[leaf] + (bit >>> 5)) & maskOf(bit, length);
+      if (marked !== 0) return addressOf(number - (bit & 31) + lowestBit(marked), order);
       number += length;
     }
     return undefined;
@@ -234,60 +222,50 @@ export class RadixTree {
     return this.#branches.takeSpares();
   }
 
-  /** The table in which the leaf of a folio is known, if it is; small, so that V8 takes it into its callers. */
-  #known(number: number, order: number): LeafTable | undefined {
-    const table = this.#tables[order][tableOf(number)];
-    return table !== undefined && table.starts[entryOf(number)] >= 0 ? table : undefined;
-  }
-
-  #table(number: number, order: number): LeafTable | undefined {
-    const known = this.#known(number, order);
+  #window(number: number, order: number): LeafWindow | undefined {
+    const known = this.#leaves.known(number, order);
     if (known !== undefined) return known;
     const page = this.#branches.find(leafOfKey(ORDER_BIT[order] + number));
     return page === undefined ? undefined : this.#remember(number, order, page);
   }
 
-  #tableToMark(number: number, order: number): LeafTable {
-    const table = this.#table(number, order);
-    if (table !== undefined) return table;
+  #windowToMark(number: number, order: number): LeafWindow {
+    const window = this.#window(number, order);
+    if (window !== undefined) return window;
     if (this.#branches.canGrow) {
       return this.#remember(number, order, this.#branches.grow(leafOfKey(ORDER_BIT[order] + number)));
     }
-    throw wrongMark('KHO_ENOENT', number, order, 'has no leaf in the tracker: ensure it first');
+    const text = 'has no leaf in the tracker: ensure it first';
+    throw wrongMark('KHO_ENOENT', addressOf(number, order), order, text);
   }
 
-  #tableToClear(number: number, order: number): LeafTable {
-    const table = this.#table(number, order);
-    if (table !== undefined) return table;
-    throw wrongMark('KHO_ENOENT', number, order, 'is not preserved: the tracker has no leaf for it');
+  #windowToClear(number: number, order: number): LeafWindow {
+    const window = this.#window(number, order);
+    if (window !== undefined) return window;
+    const text = 'is not preserved: the tracker has no leaf for it';
+    throw wrongMark('KHO_ENOENT', addressOf(number, order), order, text);
   }
 
-  #remember(number: number, order: number, page: PhysicalAddress): LeafTable {
-    const tables = this.#tables[order];
-    while (tables.length <= tableOf(number)) tables.push(EMPTY_TABLE); // no holes: arrays with holes are slow
-    let table = tables[tableOf(number)];
-    if (table === EMPTY_TABLE) {
-      table = {
-        words: Array.from({ length: TABLE_SIZE }, () => NO_WORDS),
-        starts: new Int32Array(TABLE_SIZE).fill(-1),
-      };
-      tables[tableOf(number)] = table;
-    }
+  #remember(number: number, order: number, page: PhysicalAddress): LeafWindow {
     const { array, index } = this.#memory.words(page);
-    table.words[entryOf(number)] = array;
-    table.starts[entryOf(number)] = index;
-    return table;
+    return this.#leaves.remember(number, order, array, index);
   }
 }
 
-/** The number of the table of level 1, among those of its order, that leads to a folio's leaf. */
-function tableOf(number: number): number {
-  return number >>> 0 === number ? number >>> TABLE_SHIFT : Math.floor(number / 2 ** TABLE_SHIFT);
+/** Sets the bit of a folio in its leaf, which is known; false if it is set. */
+function setBit({ words, starts }: LeafWindow, number: number, order: number): boolean {
+  const leaf = leafOf(number);
+  const bit = leafBit(number, order);
+  const mask = 1 << (bit & 31);
+  return (Atomics.or(words[leaf], starts[leaf] + (bit >>> 5), mask) & mask) === 0;
 }
 
-/** The entry of that table that leads to the leaf. */
-function entryOf(number: number): number {
-  return (number >>> LEAF_SHIFT) & ENTRY_MASK;
+/** The opposite; false if it is not set. */
+function clearBit({ words, starts }: LeafWindow, number: number, order: number): boolean {
+  const leaf = leafOf(number);
+  const bit = leafBit(number, order);
+  const mask = 1 << (bit & 31);
+  return (Atomics.and(words[leaf], starts[leaf] + (bit >>> 5), ~mask) & mask) !== 0;
 }
 
 /** The number of the first folio that the next leaf marks. */
@@ -306,7 +284,10 @@ function endOfRun(first: number, order: number, count: number): number {
   throw new KhoError('KHO_EINVAL', `${count} folios of order ${order} at ${hex(address)} are no run`, { address });
 }
 
-function wrongMark(code: 'KHO_EEXIST' | 'KHO_ENOENT', number: number, order: number, what: string): KhoError {
-  const address = number * FOLIO_SIZE[order];
+function addressOf(number: number, order: number): PhysicalAddress {
+  return (number * FOLIO_SIZE[order]) as PhysicalAddress;
+}
+
+function wrongMark(code: 'KHO_EEXIST' | 'KHO_ENOENT', address: PhysicalAddress, order: number, what: string): KhoError {
   return new KhoError(code, `the folio of order ${order} at ${hex(address)} ${what}`, { address });
 }

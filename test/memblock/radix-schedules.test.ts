@@ -23,13 +23,13 @@ describe('in every schedule of two threads there is no race, no mark is lost, an
 const BRANCH = 'memblock/radix-branch.js';
 const TREE = 'memblock/radix-tree.js';
 const INSTALL = 'const winner = Atomics.compareExchange(array, index, 0n, BigInt(branch[0]));';
-const UNDO = 'Atomics.and(words[entry], index, ~(mask & ~taken));';
+const UNDO = 'Atomics.and(words[leaf], index, ~(mask & ~taken));';
 
 /** An atomic AND or OR on `word` in two steps, as an expression with the same value. */
 const inTwoSteps = (word: string, change: string) =>
   `((old) => (Atomics.store(${word}, old ${change}), old))(Atomics.load(${word}))`;
-const WORD = 'words[entry], index';
-const WORD_OF_ONE = 'words[entry], starts[entry] + (bit >>> 5)';
+const WORD = 'words[leaf], index';
+const WORD_OF_ONE = 'words[leaf], starts[leaf] + (bit >>> 5)';
 
 interface Planted {
   readonly name: string;
@@ -85,7 +85,7 @@ const planted: readonly Planted[] = [
   {
     name: 'a run is marked by a plain OR',
     find: `Atomics.or(${WORD}, mask) & mask;`,
-    replace: 'words[entry][index] & mask; words[entry][index] |= mask;',
+    replace: 'words[leaf][index] & mask; words[leaf][index] |= mask;',
     foundBy: programs.BESIDE,
     kind: 'race',
   },
@@ -99,7 +99,7 @@ const planted: readonly Planted[] = [
   {
     name: 'a run is undone by a plain AND',
     find: UNDO,
-    replace: 'words[entry][index] &= ~(mask & ~taken);',
+    replace: 'words[leaf][index] &= ~(mask & ~taken);',
     foundBy: programs.UNDO,
     kind: 'race',
   },

@@ -192,6 +192,27 @@ test('without an allocator marks need a path that was ensured, and an aligned fo
   expect(tree.pages()).toHaveLength(6);
 });
 
+test.each([0, 9, 26, 27, 37, 38, 45, 51, 52])(
+  'what is no folio of order %i is refused where the leaves around it are known, too',
+  (order) => {
+    const { memory, tree } = newTree();
+    const size = PAGE_SIZE * 2 ** order;
+    const bytes = () => tree.pages().map((address) => memory.read(address, PAGE_SIZE));
+    for (const number of new Set([0, 2 ** (52 - order) - 1])) {
+      const address = (number * size) as PhysicalAddress;
+      tree.set(address, order);
+      const before = bytes();
+      const wrong = [-size, -1, address + 0.5, address + 1, address + size / 2, 2 ** 64, 2 ** 64 + size, Number.NaN];
+      for (const other of wrong.filter((value) => value !== address) as PhysicalAddress[]) {
+        expect(thrown(() => tree.set(other, order))).toMatchObject({ code: 'KHO_EINVAL' });
+        expect(thrown(() => tree.clear(other, order))).toMatchObject({ code: 'KHO_EINVAL' });
+      }
+      expect(thrown(() => tree.set(address, order))).toMatchObject({ code: 'KHO_EEXIST', details: { address } });
+      expect(bytes()).toEqual(before);
+    }
+  },
+);
+
 test('with an allocator a mark makes its path, and a look or a clear makes none', () => {
   const { memory, tree } = newTree();
   let next = 1000;
