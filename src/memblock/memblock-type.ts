@@ -95,14 +95,15 @@ export class MemblockType {
    * Adds [base, base + size). Where it overlaps a region, that region stays as it is: only the gaps are filled, with
    * `flags` and `nid`. The range ends at {@link PHYS_ADDR_MAX} at the latest; an empty one does nothing.
    *
-   * Where a region with another node or other flags lies behind a gap, the kernel warns and goes on.
-   * KHO_ENOMEM where the array must grow and cannot; the range is not added then.
+   * The kernel warns and goes on where a region with another node or other flags lies behind a gap, and where there is no
+   * region but {@link totalSize} is not 0. KHO_ENOMEM where the array must grow and cannot; the range is not added then.
    */
   addRange(base: PhysicalAddress, size: number, nid: number, flags: number): void {
     const capped = capSize(base, size);
     if (capped === 0) return;
     const end = after(base, capped);
     if (this.#regions.length === 0) {
+      if (this.#totalSize !== 0) this.#warnOfRest('has no region', this.#totalSize, base, capped);
       this.#regions.push({ base, size: capped, nid, flags });
       this.#totalSize = capped;
       return;
@@ -115,15 +116,14 @@ export class MemblockType {
   /** Takes [base, base + size) out; regions that cross its ends are cut. KHO_ENOMEM as {@link isolateRange}. */
   removeRange(base: PhysicalAddress, size: number): void {
     const [first, last] = this.isolateRange(base, size);
-    for (const region of this.#regions.splice(first, last - first)) this.#totalSize -= region.size;
+    this.#uncount(this.#regions.slice(first, last));
+    this.#regions.splice(first, last - first);
   }
 
   /** Takes out every region that `keeps` does not want. */
   keepOnly(keeps: (region: Readonly<MemblockRegion>, index: number) => boolean): void {
-    const kept = this.#regions.filter(keeps);
-    const sum = (regions: readonly MemblockRegion[]): number => regions.reduce((bytes, { size }) => bytes + size, 0);
-    this.#totalSize -= sum(this.#regions) - sum(kept);
-    this.#regions = kept;
+    this.#uncount(this.#regions.filter((region, index) => !keeps(region, index)));
+    this.#regions = this.#regions.filter(keeps);
   }
 
   /** Sets or clears `flags` in [base, base + size), where there are regions. KHO_ENOMEM as {@link isolateRange}. */
@@ -148,17 +148,14 @@ export class MemblockType {
    * {@link totalSize} loses only what whole regions had, as in the kernel.
    */
   trim(align: number): void {
-    for (let index = 0; index < this.#regions.length; index++) {
-      const region = this.#regions[index];
-      const [start, end] = [roundUp(region.base, align), roundDown(regionEnd(region), align)];
-      if (start < end) {
-        region.base = start as PhysicalAddress;
-        region.size = end - start;
-      } else {
-        this.#totalSize -= region.size;
-        this.#regions.splice(index--, 1);
-      }
-    }
+    const start = ({ base }: MemblockRegion) => roundUp(base, align);
+    const end = (region: MemblockRegion) => roundDown(regionEnd(region), align);
+    const keeps = (region: MemblockRegion) => start(region) < end(region);
+    this.keepOnly(keeps);
+    this.#regions = this.#regions.map((region) => {
+      const base = start(region) as PhysicalAddress;
+      return { ...region, base, size: end(region) - base };
+    });
   }
 
   /**
@@ -266,6 +263,22 @@ export class MemblockType {
       }
       from = regionEnd(region);
     }
+  }
+
+  /** Before these regions go. */
+  #uncount(regions: readonly MemblockRegion[]): void {
+    const bytes = regions.reduce((sum, { size }) => sum + size, 0);
+    const rest = this.#totalSize - bytes;
+    if (rest !== 0 && regions.length > 0 && regions.length === this.#regions.length) {
+      const { base } = regions[0];
+      this.#warnOfRest('loses its last region', rest, base, regionEnd(regions[regions.length - 1]) - base);
+    }
+    this.#totalSize = rest;
+  }
+
+  /** Warns of bytes that are counted of no region: {@link trim} cut them off. */
+  #warnOfRest(what: string, rest: number, base: PhysicalAddress, size: number): void {
+    this.#warn(`${this.name} ${what}, but ${rest} bytes of regions that were trimmed are still counted`, base, size);
   }
 
   #fill(base: PhysicalAddress, end: PhysicalAddress, nid: number, flags: number): void {

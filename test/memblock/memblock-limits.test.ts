@@ -228,6 +228,40 @@ describe('what the kernel would warn of', () => {
     expect(told).toEqual(['memblock_cap_memory_range: No memory registered yet']);
     expect(memblock.reservedSize()).toBe(MIB);
   });
+
+  const lose: Record<string, () => void> = {
+    'a removal': () => memblock.remove(at(0), 16 * MIB),
+    capping: () => memblock.capMemoryRange(at(8 * MIB), MIB),
+    trimming: () => memblock.trimMemory(4 * MIB),
+  };
+  it.each(Object.keys(lose))(
+    '%s that takes the last region, while bytes that were trimmed off are counted, is one',
+    (how) => {
+      const told: string[] = [];
+      memblock.add(at(MIB + 1), MIB - 1);
+      memblock.add(at(3 * MIB + 1), MIB - 1);
+      memblock.trimMemory(PAGE_SIZE);
+      const before = memblock.snapshot();
+      memblock.onWarning = () => {
+        throw new KhoError('KHO_EINVAL', 'not wanted');
+      };
+      expect(lose[how]).toThrow('not wanted');
+      expect([memblock.snapshot(), memblock.physMemSize()]).toEqual([before, 2 * MIB - 2]);
+
+      memblock.onWarning = (message, address, size) => told.push(`${message}: ${address} ${size}`);
+      lose[how]?.();
+      expect(memblock.memory.regions).toEqual([]);
+      const rest = 2 * (PAGE_SIZE - 1);
+      expect(memblock.physMemSize()).toBe(rest);
+      const trimmed = `${rest} bytes of regions that were trimmed are still counted`;
+      const [start, size] = [MIB + PAGE_SIZE, 3 * MIB - PAGE_SIZE];
+      expect(told).toEqual([`memory loses its last region, but ${trimmed}: ${start} ${size}`]);
+
+      memblock.add(at(0), MIB);
+      expect(told.slice(1)).toEqual([`memory has no region, but ${trimmed}: 0 ${MIB}`]);
+      expect(memblock.physMemSize()).toBe(MIB);
+    },
+  );
 });
 
 it('the log has the lines of memblock=debug', () => {
