@@ -16,6 +16,7 @@ import { MemblockType, type MemblockTypeState, type WarnOf } from './memblock-ty
 import { capMemoryRange, endOfFirst, enforceMemoryLimit } from './memory-limits.js';
 import {
   capSize,
+  checkNodeAndFlags,
   isValidNode,
   MAX_NUMNODES,
   MemblockFlags,
@@ -148,6 +149,7 @@ export abstract class MemblockRegions {
 
   /** From now on, allocations try mirrored memory first. Nothing happens unless {@link mirroredKernelcore}. */
   markMirror(base: PhysicalAddress, size: number): void {
+    capSize(base, size); // what is no range is none in either mode
     if (!this.mirroredKernelcore) return;
     this.#hasMirror = true;
     this.memory.changeFlags(base, size, MemblockFlags.MIRROR, true);
@@ -207,6 +209,7 @@ export abstract class MemblockRegions {
    * nothing; where there is no memory at all, the kernel warns. KHO_ENOMEM as {@link enforceMemoryLimit}.
    */
   capMemoryRange(base: PhysicalAddress, size: number): void {
+    capSize(base, size);
     if (size === 0) return;
     if (this.memory.totalSize === 0) {
       this.#warn('memblock_cap_memory_range: No memory registered yet', base, size);
@@ -325,11 +328,12 @@ function initialState(regions: readonly MemblockRegion[], initialRegions: number
     throw new KhoError('KHO_EINVAL', `${initialRegions} is no number of regions that an array has room for`);
   }
   let behind = 0;
-  for (const { base, size } of regions) {
+  for (const { base, size, nid, flags } of regions) {
     if (!(base >= behind && size > 0 && capSize(base, size) === size)) {
       const text = `the region at ${hex(base)} with ${size} bytes is empty, or not behind the region before it`;
       throw new KhoError('KHO_EINVAL', text, { address: base, size });
     }
+    checkNodeAndFlags(nid, flags);
     behind = base + size;
   }
   let max = initialRegions;

@@ -1,6 +1,6 @@
 import { KhoError } from '../errors.js';
 import { after, hex, type PhysicalAddress } from './address.js';
-import { capSize, MemblockFlags, type MemblockRegion, regionEnd } from './region.js';
+import { capSize, checkNodeAndFlags, MemblockFlags, type MemblockRegion, regionEnd } from './region.js';
 import { roundDown, roundUp } from './round.js';
 
 /**
@@ -100,6 +100,7 @@ export class MemblockType {
    */
   addRange(base: PhysicalAddress, size: number, nid: number, flags: number): void {
     const capped = capSize(base, size);
+    checkNodeAndFlags(nid, flags);
     if (capped === 0) return;
     const end = after(base, capped);
     if (this.#regions.length === 0) {
@@ -138,6 +139,7 @@ export class MemblockType {
 
   /** Gives what regions there are in [base, base + size) to node `nid`. KHO_ENOMEM as {@link isolateRange}. */
   setNode(base: PhysicalAddress, size: number, nid: number): void {
+    checkNodeAndFlags(nid);
     const [first, last] = this.isolateRange(base, size);
     for (let index = first; index < last; index++) this.#regions[index].nid = nid;
     this.#merge(first, last);

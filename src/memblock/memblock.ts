@@ -6,7 +6,7 @@ import { type FreeRange, freeRanges, freeRangesReverse } from './free-ranges.js'
 import { memPfnRanges, memRanges, memRangesReverse, type PageFrameRange, ranges } from './mem-ranges.js';
 import { pa } from './memblock-log.js';
 import { MemblockRegions, type MemblockSnapshot } from './memblock-regions.js';
-import { INIT_MEMBLOCK_REGIONS, isValidNode, MemblockFlags, NUMA_NO_NODE } from './region.js';
+import { checkNodeAndFlags, INIT_MEMBLOCK_REGIONS, isValidNode, MemblockFlags, NUMA_NO_NODE } from './region.js';
 import { roundDown, roundUp } from './round.js';
 
 /** As the end of a search: wherever memory is. */
@@ -83,10 +83,6 @@ export class Memblock extends MemblockRegions {
     this.#khoScratchOnly = false;
   }
 
-  get isKhoScratchOnly(): boolean {
-    return this.#khoScratchOnly;
-  }
-
   /** Memory that is not reserved, ascending; which memory regions count, `nid` and `flags` say (see {@link FreeRange}). */
   freeRanges(nid = NUMA_NO_NODE, flags: number = MemblockFlags.NONE): Generator<FreeRange> {
     return freeRanges(this.memory, this.reserved, { nid, flags, movableNode: this.movableNode });
@@ -119,7 +115,7 @@ export class Memblock extends MemblockRegions {
 
   /**
    * A free place of `size` bytes in [start, end), or undefined (memblock_find_in_range_node). Reserves nothing.
-   * KHO_EINVAL unless size and alignment are whole numbers.
+   * KHO_EINVAL unless all are whole numbers.
    */
   findInRange(
     size: number,
@@ -134,6 +130,7 @@ export class Memblock extends MemblockRegions {
       if (Number.isInteger(value) && value >= 0) continue;
       throw new KhoError('KHO_EINVAL', `${call}: ${value} is no ${what} in bytes`, { call });
     }
+    checkNodeAndFlags(nid, flags);
     const accessible = end === MEMBLOCK_ALLOC_ACCESSIBLE || end === MEMBLOCK_ALLOC_NOLEAKTRACE;
     // The first page is never given away: its address would be the answer for "nothing found".
     const low = Math.max(start, PAGE_SIZE);

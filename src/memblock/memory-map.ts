@@ -44,7 +44,9 @@ export class MemoryMap<T extends MemoryRange> {
         size <= 0 ||
         !Number.isSafeInteger(base + size)
       ) {
-        throw new KhoError('KHO_EINVAL', `a memory range at ${base} with ${size} bytes is malformed`, { size });
+        const where = base >= 0 ? hex(base) : base; // perhaps NaN
+        const text = `the memory range at ${where} with ${size} bytes is malformed`;
+        throw new KhoError('KHO_EINVAL', text, { address: base, size });
       }
       if (!Number.isInteger(nid) || nid < 0) {
         throw new KhoError('KHO_EINVAL', `the memory range at ${hex(base)} has no valid NUMA node: ${nid}`, {

@@ -20,12 +20,13 @@ export class NodeMap {
     return range !== undefined && address + size <= range.base + range.size ? range : undefined;
   }
 
-  /** KHO_EFAULT, with the first address that is none, unless all of [address, address + size) is memory, backed or not. */
-  checkMemory(address: PhysicalAddress, size: number): void {
+  /** KHO_EFAULT of `call`, with the first address that is none, unless all of [address, address + size) is memory, backed or not. */
+  checkMemory(call: string, address: PhysicalAddress, size: number): void {
     for (let at = address; at < address + size; ) {
       const range = this.#map.find(at);
-      if (range === undefined)
-        throw new KhoError('KHO_EFAULT', `${hex(at)} is outside of memory`, { address: at, size });
+      if (range === undefined) {
+        throw new KhoError('KHO_EFAULT', `${call}: ${hex(at)} is outside of memory`, { call, address: at, size });
+      }
       at = (range.base + range.size) as PhysicalAddress;
     }
   }

@@ -65,8 +65,8 @@ const MAX_BLOCK_SIZE = MAX_ORDER_NR_PAGES * PAGE_SIZE;
  * It lives in the memory of one thread and does not know physical memory: it neither reads nor clears pages.
  * Workers allocate from extents instead (see ExtentTable).
  *
- * Errors change nothing: KHO_ENOMEM says what was asked of which node and what is left; KHO_EINVAL what is wrong, a
- * node that is no number from 0 on with it. A node without memory is one that has no room.
+ * Errors change nothing: KHO_ENOMEM says what was asked of which node and what is left; KHO_EINVAL which call was given what
+ * that is wrong, a node that is no number from 0 on with it. A node without memory is one that has no room.
  */
 export class PageAllocator {
   readonly #map: MemoryMap<ZonedRange>;
@@ -77,14 +77,15 @@ export class PageAllocator {
 
   /**
    * An allocator for the memory map `memory`, with nothing free yet. Blocks never reach over a border of the map.
-   * KHO_EINVAL for a malformed map.
+   * KHO_EINVAL for a malformed map, and for one that is not made of whole pages.
    */
   constructor(memory: Iterable<MemoryRange>) {
     const zones: Zone[] = [];
     const ranges = new MemoryMap(memory).ranges.map((range): ZonedRange => {
       const { base, size, nid, backed } = range;
-      if (base < 0 || base + size > PHYS_ADDR_MAX) {
-        throw invalid(`the memory range at ${hex(base)} with ${size} bytes is not below 2^52`, base, size);
+      if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || base + size > PHYS_ADDR_MAX) {
+        const text = `the memory range ${hex(base)}-${hex(base + size)} is not made of whole pages below 2^52`;
+        throw invalid('PageAllocator', text, base, size);
       }
       let zone = zones.find((one) => one.nid === nid && one.backed === backed);
       if (zone === undefined) {
@@ -104,12 +105,13 @@ export class PageAllocator {
    * handed over before.
    */
   addFreeRange(base: PhysicalAddress, size: number, nid: number): void {
-    const range = this.#range(base, size / PAGE_SIZE);
-    if (range.nid !== nid) throw invalid(`${hex(base)} is on node ${range.nid}, not on node ${nid}`, base, size);
+    const call = 'addFreeRange';
+    const range = this.#range(call, base, size / PAGE_SIZE);
+    if (range.nid !== nid) throw invalid(call, `${hex(base)} is on node ${range.nid}, not on node ${nid}`, base, size);
     const end = base + size;
     for (let at = base; at < end; at = areaEnd(at, end)) {
       if (areaAt(range, at).manages(at, pagesTo(at, end))) {
-        throw invalid(`some of the ${size} bytes at ${hex(base)} were handed over before`, base, size);
+        throw invalid(call, `some of the ${size} bytes at ${hex(base)} were handed over before`, base, size);
       }
     }
     for (let at = base; at < end; at = areaEnd(at, end)) areaAt(range, at).add(at, pagesTo(at, end));
@@ -117,9 +119,11 @@ export class PageAllocator {
 
   /** 2^order pages, aligned to their size. KHO_EINVAL unless `order` is in 0 to {@link MAX_PAGE_ORDER}. */
   allocPages(order: number, nid: number, options: AllocationOptions = {}): PhysicalAddress {
+    const call = 'allocPages';
     if (!Number.isInteger(order) || order < 0 || order > MAX_PAGE_ORDER) {
-      throw new KhoError('KHO_EINVAL', `${order} is not an order of the buddy allocator (0 to ${MAX_PAGE_ORDER})`);
+      throw invalid(call, `${order} is not an order of the buddy allocator (0 to ${MAX_PAGE_ORDER})`);
     }
+    checkNode(call, nid);
     const base = this.#takeBlock(order, 2 ** order, nid, options);
     if (base !== undefined) return base;
     throw this.#noMemory(`a block of order ${order} (${2 ** order} pages)`, 2 ** order, nid, options);
@@ -130,9 +134,11 @@ export class PageAllocator {
    * stay free (alloc_pages_exact()).
    */
   allocExact(pages: number, nid: number, options: AllocationOptions = {}): PhysicalAddress {
-    checkPages(pages);
+    const call = 'allocExact';
+    checkPages(call, pages);
+    checkNode(call, nid);
     if (pages > MAX_ORDER_NR_PAGES) {
-      throw new KhoError('KHO_EINVAL', `${pages} pages exceed a block of order ${MAX_PAGE_ORDER}: allocContiguous`);
+      throw invalid(call, `${pages} pages exceed a block of order ${MAX_PAGE_ORDER}: allocContiguous has them`);
     }
     const base = this.#takeBlock(orderOfPages(pages), pages, nid, options);
     if (base !== undefined) return base;
@@ -149,10 +155,11 @@ export class PageAllocator {
     nid: number,
     { alignment = PAGE_SIZE, ...options }: ContiguousOptions = {},
   ): PhysicalAddress {
-    checkPages(pages);
+    const call = 'allocContiguous';
+    checkPages(call, pages);
+    checkNode(call, nid);
     if (!(alignment >= PAGE_SIZE && alignment <= AREA_SIZE && Number.isInteger(Math.log2(alignment)))) {
-      const text = `${alignment} is not an alignment in bytes (a power of two, from ${PAGE_SIZE} to 2^42)`;
-      throw new KhoError('KHO_EINVAL', text);
+      throw invalid(call, `${alignment} is not an alignment in bytes (a power of two, from ${PAGE_SIZE} to 2^42)`);
     }
     const order = Math.max(orderOfPages(pages), Math.log2(alignment / PAGE_SIZE));
     const base =
@@ -169,13 +176,14 @@ export class PageAllocator {
    * touch. KHO_EINVAL, with nothing changed, if any of them is not allocated.
    */
   free(base: PhysicalAddress, pages: number): void {
-    const range = this.#range(base, pages);
+    const call = 'free';
+    const range = this.#range(call, base, pages);
     const end = base + pages * PAGE_SIZE;
     for (let at = base; at < end; at = areaEnd(at, end)) {
       const wrong = areaAt(range, at).unallocated(at, pagesTo(at, end));
       if (wrong !== undefined) {
         const text = `the page at ${hex(wrong)} is not allocated: freed twice, or never allocated`;
-        throw invalid(text, wrong, pages * PAGE_SIZE);
+        throw invalid(call, text, wrong, pages * PAGE_SIZE);
       }
     }
     for (let at = base; at < end; at = areaEnd(at, end)) areaAt(range, at).free(at, pagesTo(at, end));
@@ -251,7 +259,6 @@ export class PageAllocator {
     const lists = backed ? this.#zonelists.backed : this.#zonelists.unbacked;
     let list = lists.get(nid);
     if (list === undefined) {
-      if (!Number.isSafeInteger(nid) || nid < 0) throw new KhoError('KHO_EINVAL', `${nid} is no NUMA node`);
       list = this.#zones
         .filter((zone) => zone.backed === backed)
         .sort((a, b) => Math.abs(a.nid - nid) - Math.abs(b.nid - nid) || a.nid - b.nid);
@@ -261,13 +268,13 @@ export class PageAllocator {
   }
 
   /** The range that whole pages are in. */
-  #range(base: PhysicalAddress, pages: number): ZonedRange {
-    checkPages(pages);
+  #range(call: string, base: PhysicalAddress, pages: number): ZonedRange {
+    checkPages(call, pages, base);
     const size = pages * PAGE_SIZE;
-    if (base % PAGE_SIZE !== 0) throw invalid(`${hex(base)} is not aligned to a page`, base, size);
+    if (base % PAGE_SIZE !== 0) throw invalid(call, `${hex(base)} is not aligned to a page`, base, size);
     const range = this.#map.find(base);
     if (range !== undefined && base + size <= range.base + range.size) return range;
-    throw invalid(`${pages} pages at ${hex(base)} are not inside one range of memory`, base, size);
+    throw invalid(call, `${pages} pages at ${hex(base)} are not inside one range of memory`, base, size);
   }
 
   #noMemory(what: string, pages: number, nid: number, options: AllocationOptions): KhoError {
@@ -324,12 +331,17 @@ function orderOfPages(pages: number): number {
   return Math.ceil(Math.log2(pages));
 }
 
-function checkPages(pages: number): void {
-  if (!Number.isSafeInteger(pages) || pages <= 0) {
-    throw new KhoError('KHO_EINVAL', `${pages} is not a number of pages (whole, at least 1)`);
-  }
+function checkPages(call: string, pages: number, base?: PhysicalAddress): void {
+  if (Number.isSafeInteger(pages) && pages > 0) return;
+  const where = base === undefined ? '' : `, at ${hex(base)}`;
+  throw invalid(call, `${pages} is not a number of pages (whole, at least 1)${where}`, base);
 }
 
-function invalid(text: string, address: number, size: number): KhoError {
-  return new KhoError('KHO_EINVAL', text, { address, size });
+function checkNode(call: string, nid: number): void {
+  if (!Number.isSafeInteger(nid) || nid < 0) throw invalid(call, `${nid} is no NUMA node`);
+}
+
+function invalid(call: string, text: string, address?: number, size?: number): KhoError {
+  const where = { ...(address !== undefined && { address }), ...(size !== undefined && { size }) };
+  return new KhoError('KHO_EINVAL', `${call}: ${text}`, { call, ...where });
 }

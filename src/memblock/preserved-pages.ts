@@ -58,7 +58,8 @@ export class PreservedPages {
    */
   preserveFolio(address: PhysicalAddress, order: number): void {
     // Near the last one it lies in memory, and the tree looks at its alignment: there is nothing else to check.
-    if (!this.#isNear(address, FOLIO_BYTES[order])) this.#checkPlace('kho_preserve_folio', address, pagesOf(order));
+    if (!this.#isNear(address, FOLIO_BYTES[order]))
+      this.#checkPlace('kho_preserve_folio', address, pagesOf(address, order));
     this.tracker.set(address, order);
   }
 
@@ -69,7 +70,7 @@ export class PreservedPages {
 
   /** `count` folios of one order, one behind another, as many calls of {@link preserveFolio}: all or none of them. */
   preserveFolios(address: PhysicalAddress, order: number, count: number): void {
-    this.#checkPlace('kho_preserve_folio', address, pagesOf(order) * count);
+    this.#checkPlace('kho_preserve_folio', address, pagesOf(address, order) * count);
     this.tracker.setRun(address, order, count);
   }
 
@@ -208,7 +209,7 @@ export class PreservedPages {
     }
     const range = this.#nodes.rangeOf(address, size);
     if (range === undefined) {
-      this.#nodes.checkMemory(address, size);
+      this.#nodes.checkMemory(call, address, size);
       return;
     }
     this.#start = range.base;
@@ -226,10 +227,12 @@ function orderAt(frame: number, pages: number, crossing: SameNode | undefined): 
 }
 
 /** KHO_EINVAL unless the order is one. */
-function pagesOf(order: number): number {
+function pagesOf(address: PhysicalAddress, order: number): number {
   const pages = FOLIO_PAGES[order];
   if (pages !== undefined) return pages;
-  throw new KhoError('KHO_EINVAL', `${order} is not the order of a folio (0 to ${ORDER_0_LOG2})`);
+  const call = 'kho_preserve_folio';
+  const text = `${call}: ${order} is not the order of a folio (0 to ${ORDER_0_LOG2}), at ${hex(address)}`;
+  throw new KhoError('KHO_EINVAL', text, { call, address });
 }
 
 function checkRange(call: string, address: PhysicalAddress, pages: number): void {

@@ -35,6 +35,12 @@ export function isValidNode(nid: number): boolean {
   return nid >= 0 && nid < MAX_NUMNODES;
 }
 
+/** KHO_EINVAL unless they are whole numbers, as every int of the kernel is. */
+export function checkNodeAndFlags(nid: number, flags: number = MemblockFlags.NONE): void {
+  if (!Number.isInteger(nid)) throw new KhoError('KHO_EINVAL', `${nid} is no number of a node`);
+  if (!Number.isInteger(flags) || flags < 0) throw new KhoError('KHO_EINVAL', `${flags} are no flags of memblock`);
+}
+
 /** A stretch of physical addresses whose bytes have the same flags and the same node. `size` is in bytes and never 0. */
 export interface MemblockRegion {
   base: PhysicalAddress;

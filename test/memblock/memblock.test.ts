@@ -31,7 +31,7 @@ describe('a new memblock (memblock_initialization_check)', () => {
     expect([memblock.startOfDram(), memblock.endOfDram(), memblock.physMemSize()]).toEqual([0, 0, 0]);
     expect(memblock.isMemory(at(0))).toBe(false);
     expect(memblock.physAlloc(64, 64)).toBeUndefined();
-    expect([memblock.bottomUp, memblock.isKhoScratchOnly, memblock.currentLimit]).toEqual([
+    expect([memblock.bottomUp, memblock.khoScratchOnly, memblock.currentLimit]).toEqual([
       false,
       false,
       MEMBLOCK_ALLOC_ANYWHERE,
@@ -546,6 +546,27 @@ describe('what is no address, size or array', () => {
     if (number !== 2 ** 53) calls.findInRange = () => memblock.findInRange(64, 64, bad, MEMBLOCK_ALLOC_ANYWHERE);
     for (const [name, call] of Object.entries(calls)) expect(thrown(call).code, name).toBe('KHO_EINVAL');
     expect(memblock.snapshot()).toEqual(before);
+  });
+
+  it.each([1.5, Number.NaN, Number.POSITIVE_INFINITY])('%s as a node changes nothing', (nid) => {
+    const memblock = filled();
+    const before = memblock.snapshot();
+    for (const call of [
+      () => memblock.addNode(physicalAddress(0), 4096, nid),
+      () => memblock.reserve(physicalAddress(0), 4096, { nid }),
+      () => memblock.setNode(physicalAddress(2 ** 20), 4096, memblock.memory, nid),
+      () => memblock.allocNode(64, 64, nid),
+      () => new Memblock({ ...before, memory: [{ ...before.memory[0], nid }] }),
+    ]) {
+      expect(thrown(call)).toMatchObject({ code: 'KHO_EINVAL', message: `${nid} is no number of a node` });
+    }
+    expect(thrown(() => memblock.addNode(physicalAddress(0), 4096, 0, nid)).message).toMatch('no flags of memblock');
+    expect(memblock.snapshot()).toEqual(before);
+  });
+
+  it('what is no range is none where the call would do nothing, too', () => {
+    expect(thrown(() => filled().markMirror(0.5 as PhysicalAddress, 4096)).code).toBe('KHO_EINVAL');
+    expect(thrown(() => filled().capMemoryRange(-1 as PhysicalAddress, 0)).code).toBe('KHO_EINVAL');
   });
 
   it('a size or alignment that is none is told with the call', () => {

@@ -307,7 +307,9 @@ test('a memory map that contradicts itself is refused by what builds on it', () 
   const range = (base: number, size: number, nid = 0) => ({ base: base as PhysicalAddress, size, nid, backed: true });
   for (const [ranges, message] of [
     [[range(0, 8 * MIB), range(4 * MIB, 8 * MIB)], 'overlaps the range before it'],
-    [[range(0, 0)], 'is malformed'],
+    [[range(MIB, 0)], 'the memory range at 0x100000 with 0 bytes is malformed'],
+    [[range(100, 3 * PAGE_SIZE)], 'the memory range 0x64-0x3064 is not made'],
+    [[range(0, PAGE_SIZE + 1)], 'not made of whole pages'],
     [[range(0, -PAGE_SIZE)], 'is malformed'],
     [[range(2 ** 52 - PAGE_SIZE, 2 * PAGE_SIZE)], 'below 2^52'],
     [[range(-PAGE_SIZE, PAGE_SIZE)], ''],
@@ -327,4 +329,26 @@ test.each([Number.NaN, -1, 0.5])('node %s is KHO_EINVAL, and nothing is allocate
   expect(thrown(() => pages.allocPages(0, nid)).code).toBe('KHO_EINVAL');
   expect(thrown(() => pages.allocContiguous(3, nid)).code).toBe('KHO_EINVAL');
   expect(pages.freePages()).toBe(1024);
+});
+
+test('a wrong argument is told with its call, and with the place if there is one', () => {
+  const allocator = twoNodes();
+  const calls: readonly [message: string, details: object, call: () => unknown][] = [
+    ['allocPages: 11 is not an order', { call: 'allocPages' }, () => allocator.allocPages(11, 0)],
+    ['allocPages: -1 is no NUMA node', { call: 'allocPages' }, () => allocator.allocPages(0, -1)],
+    ['allocExact: 0 is not a number of pages', { call: 'allocExact' }, () => allocator.allocExact(0, 0)],
+    ['allocExact: 2000 pages exceed', { call: 'allocExact' }, () => allocator.allocExact(2000, 0)],
+    ['allocContiguous: 1.5 is not', { call: 'allocContiguous' }, () => allocator.allocContiguous(1.5, 0)],
+    ['free: 0 is not a number', { call: 'free', address: MIB }, () => allocator.free(at(MIB), 0)],
+    [
+      'addFreeRange: 0x64 is not',
+      { address: 100, size: PAGE_SIZE },
+      () => allocator.addFreeRange(at(100), PAGE_SIZE, 0),
+    ],
+  ];
+  for (const [message, details, call] of calls) {
+    const error = thrown(call);
+    expect([error.code, error.message]).toEqual(['KHO_EINVAL', expect.stringContaining(message)]);
+    expect(error.details).toMatchObject(details);
+  }
 });

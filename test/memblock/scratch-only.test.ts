@@ -299,7 +299,7 @@ describe('what scratch-only mode does not govern', () => {
     const memblock = scratchMachine([8192, 4096]);
     const copy = memblock.clone();
     memblock.clearKhoScratchOnly();
-    expect([memblock.isKhoScratchOnly, copy.isKhoScratchOnly]).toEqual([false, true]);
+    expect([memblock.khoScratchOnly, copy.khoScratchOnly]).toEqual([false, true]);
     expect(offset(memblock.physAlloc(64, 64))).toBe(END - 64);
     expect(offset(copy.physAlloc(64, 64))).toBe(12288 - 64);
   });
