@@ -20,7 +20,7 @@ import {
   type Scratch,
   SharedPhysicalMemory,
 } from '../memblock/index.js';
-import { checkMemoryMap } from './host-memory-map.js';
+import { checkKernelPlace, checkMemoryMap } from './host-memory-map.js';
 import { Inheritance, unclaimedParts } from './inheritance.js';
 import type { HostOptions } from './plan.js';
 
@@ -76,6 +76,7 @@ export function coldBoot(options: HostOptions): BootedMachine {
     address: map?.kernel?.address ?? physicalAddress(KERNEL_ADDRESS),
     size: options.kernelSize ?? map?.kernel?.size ?? KERNEL_SIZE,
   };
+  if (map?.reserved !== undefined) checkKernelPlace(kernel, map.reserved);
   const reserved = [LOW_RESERVED, ...(map?.reserved ?? [])];
   reserveGuestMemory(memblock, memory, [kernel, ...reserved]);
   reserveBootAllocations(memblock, { cpus: options.cpus, kernel, reserved });

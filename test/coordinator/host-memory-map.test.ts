@@ -45,6 +45,29 @@ describe('a memory map', () => {
     }
   });
 
+  it('is refused where what is reserved overlaps the kernel, wherever the kernel was placed', () => {
+    const at = (map: HostMemoryMap) => () =>
+      new Host({
+        arch: 'x86_64',
+        memory: 511 * MIB,
+        nodes: 2,
+        cpus: 2,
+        cmdline: 'kho=on kho_scratch=16M,16M,16M',
+        release: '7.2.0',
+        memoryMap: map,
+      });
+    const { kernel: _, ...withoutKernel } = GOOD;
+    expect(at({ ...GOOD, reserved: [taken(87 * MIB, 2 * MIB)] })).toThrow(
+      expect.objectContaining({
+        code: 'KHO_EINVAL',
+        message: 'memory map: 0x5700000-0x58fffff is reserved, but the kernel is at 0x4000000-0x57fffff',
+        details: { address: 87 * MIB, field: 'host.memoryMap.reserved' },
+      }),
+    );
+    expect(at({ ...withoutKernel, reserved: [taken(16 * MIB, 4096)] })).toThrow(/but the kernel is at 0x1000000-/);
+    expect(at({ ...GOOD, reserved: [taken(62 * MIB, 2 * MIB), taken(88 * MIB, MIB)] })).not.toThrow();
+  });
+
   it('is the memory of a host: its nodes, its kernel and what is taken beside it', () => {
     const host = new Host({
       arch: 'x86_64',
