@@ -1,4 +1,4 @@
-import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, statSync } from 'node:fs';
+import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync, type Stats, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { KhoError } from '../errors.js';
 
@@ -10,6 +10,8 @@ const FILE_LIMIT = 4 * 2 ** 20;
  * `/` for the machine that this runs on. Paths are without a slash at their beginning.
  *
  * A file that is not there, or that this user may not read, is undefined; {@link unreadable} has the names of the latter.
+ * A link on the way that leads nowhere, and a file where a directory is to be, are KHO_EINVAL: in no machine is one, so the
+ * copy lacks something. Whatever else the file system says is KHO_EIO; both name the file.
  */
 export class CapturedFiles {
   readonly root: string;
@@ -97,8 +99,13 @@ export class CapturedFiles {
   /** {@link line} of a file that must be there, because what is beside it is. KHO_EINVAL if it is not. */
   requiredLine(path: string): string {
     const line = this.line(path);
-    if (line !== undefined) return line;
-    throw this.invalid(path, this.unreadable.has(path) ? 'may not be read' : 'is missing');
+    if (line === undefined) throw this.invalid(path, this.absence(path));
+    return line;
+  }
+
+  /** Why nothing was read of a file: what is to be said after its name. */
+  absence(path: string): string {
+    return this.unreadable.has(path) ? 'may not be read' : 'is missing';
   }
 
   /** Names in a directory, in the order of their numbers; none if there is no such directory. */
@@ -112,16 +119,14 @@ export class CapturedFiles {
 
   /** Whether it is a directory. KHO_EINVAL for a link to what is not there, as a copy of sysfs has that kept its links. */
   isDirectory(path: string): boolean {
-    const stat = statSync(this.name(path), { throwIfNoEntry: false });
-    if (stat === undefined && this.has(path)) {
-      throw this.invalid(path, "links to what is not here; 'khorus capture --dir' and cp -RL copy what links lead to");
-    }
+    const stat = this.#stat(path, statSync);
+    if (stat === undefined) this.#checkAbsence(path);
     return stat?.isDirectory() === true;
   }
 
   /** Whether there is anything of that name, be it a link that leads nowhere. */
   has(path: string): boolean {
-    return lstatSync(this.name(path), { throwIfNoEntry: false }) !== undefined;
+    return this.#stat(path, lstatSync) !== undefined;
   }
 
   /**
@@ -144,14 +149,40 @@ export class CapturedFiles {
     return new KhoError('KHO_EINVAL', `${where} ${what}`, { file, ...(line !== undefined && { line }) });
   }
 
-  #absent(path: string, error: unknown): undefined {
-    const code = codeOf(error);
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    if (code === 'EACCES' || code === 'EPERM') {
-      this.unreadable.add(path);
+  /** Undefined for what is not there, or not for this user; KHO_EIO for all other troubles. */
+  #stat(path: string, stat: (name: string) => Stats): Stats | undefined {
+    try {
+      return stat(this.name(path));
+    } catch (error) {
+      if (!this.#isAbsent(path, error)) throw this.#failure(path, error);
       return undefined;
     }
-    throw this.#failure(path, error);
+  }
+
+  #absent(path: string, error: unknown): undefined {
+    if (!this.#isAbsent(path, error)) throw this.#failure(path, error);
+    this.#checkAbsence(path);
+  }
+
+  #isAbsent(path: string, error: unknown): boolean {
+    const code = codeOf(error);
+    const forbidden = code === 'EACCES' || code === 'EPERM';
+    if (forbidden) this.unreadable.add(path);
+    return forbidden || code === 'ENOENT' || code === 'ENOTDIR';
+  }
+
+  /** KHO_EINVAL unless `path` is simply not there: what is there of it are directories. */
+  #checkAbsence(path: string): void {
+    if (this.unreadable.has(path)) return;
+    const names = path.split('/');
+    for (const end of names.keys()) {
+      const part = names.slice(0, end + 1).join('/');
+      const stat = this.#stat(part, statSync);
+      if (stat?.isDirectory() === true) continue;
+      if (stat !== undefined) throw this.invalid(part, 'is no directory');
+      if (!this.has(part)) return;
+      throw this.invalid(part, "links to what is not here; 'khorus capture --dir' and cp -RL copy what links lead to");
+    }
   }
 
   #failure(path: string, error: unknown): KhoError {

@@ -48,6 +48,11 @@ export function readCapturedMachine(root: string, { arch, devices = true }: Read
   const files = new CapturedFiles(root);
   const sources = [IOMEM, FIRMWARE_MEMMAP, NODES, CMDLINE];
   if (!sources.some((path) => files.has(path))) {
+    const [forbidden] = files.unreadable;
+    if (forbidden !== undefined) {
+      const file = files.name(forbidden);
+      throw new KhoError('KHO_EIO', `${file} ${files.absence(forbidden)}`, { file });
+    }
     const text = `${root} has no files of a machine (${sources.join(', ')}); expected a directory that 'khorus capture --dir' wrote`;
     throw new KhoError('KHO_ENOENT', text, { file: root });
   }
@@ -90,9 +95,9 @@ function otherArchitecture(files: CapturedFiles, arch: string | undefined): KhoE
 
 /** The command line as it was, KHO switched on if it was off. */
 function readCmdline(files: CapturedFiles, notices: string[]): string {
-  const line = files.has(CMDLINE) ? files.text(CMDLINE) : undefined;
+  const line = files.text(CMDLINE);
   if (line === undefined) {
-    notices.push(`${files.name(CMDLINE)} is missing; the command line is taken to be 'kho=on'`);
+    notices.push(`${files.name(CMDLINE)} ${files.absence(CMDLINE)}; the command line is taken to be 'kho=on'`);
     return 'kho=on';
   }
   // An empty command line is a line too.

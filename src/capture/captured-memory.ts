@@ -45,11 +45,11 @@ export function readCapturedMemory(files: CapturedFiles, cmdline: string): Captu
   const iomem = shown === 'hidden' ? undefined : shown;
   const nodes = readNumaNodes(files);
   notices.push(...nodes.notices);
-  if (shown === 'hidden') {
+  if (iomem === undefined) {
+    const why = shown === 'hidden' ? 'hides its addresses from everyone but root' : files.absence(IOMEM);
     const instead = memmap === undefined ? `memory blocks of ${files.name(NODES)}` : files.name(FIRMWARE_MEMMAP);
     notices.push(
-      `${files.name(IOMEM)} hides its addresses from everyone but root; the memory map is made from ${instead} instead, ` +
-        'without the place of the kernel and of a crash kernel',
+      `${files.name(IOMEM)} ${why}; the memory map is made from ${instead} instead, without the place of the kernel and of a crash kernel`,
     );
   }
   const firmwareRam = memmap?.filter(({ type }) => type === SYSTEM_RAM) ?? [];

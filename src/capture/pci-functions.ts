@@ -44,7 +44,9 @@ export function readPciFunctions(files: CapturedFiles): PciFunctions {
     const path = `${PCI_DEVICES}/${name}`;
     if (!PCI_FUNCTION_NAME.test(name))
       throw files.invalid(path, 'is not the name of a PCI function, such as 0000:3b:00.0');
-    if (!files.isDirectory(path)) throw files.invalid(path, 'is no directory');
+    if (!files.isDirectory(path)) {
+      throw files.invalid(path, files.unreadable.has(path) ? files.absence(path) : 'is no directory');
+    }
     const config = endpointConfig(files, path, notices);
     if (config === undefined) continue;
     if (config.length === HEADER_SIZE) headersOnly++;
@@ -64,7 +66,7 @@ export function readPciFunctions(files: CapturedFiles): PciFunctions {
 function endpointConfig(files: CapturedFiles, path: string, notices: string[]): Uint8Array | undefined {
   const file = `${path}/config`;
   const config = files.bytes(file);
-  if (config === undefined) throw files.invalid(file, files.unreadable.has(file) ? 'may not be read' : 'is missing');
+  if (config === undefined) throw files.invalid(file, files.absence(file));
   if (config.length < HEADER_SIZE)
     throw files.invalid(file, `is cut: ${config.length} bytes, not even the header's 64`);
   if (config.every((byte) => byte === 0xff)) {
