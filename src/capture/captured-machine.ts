@@ -1,6 +1,7 @@
 import { CMDLINE_MAX, CPUS_MAX, type HostMemoryMap, RELEASE_MAX } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { parseCommandLine, tokenizeCommandLine } from '../memblock/index.js';
+import { ARCH, checkArchitectureName } from './architecture.js';
 import { CapturedFiles } from './captured-files.js';
 import { readCapturedMemory } from './captured-memory.js';
 import { FIRMWARE_MEMMAP } from './firmware-memmap.js';
@@ -11,11 +12,7 @@ import { type PciFunction, readPciFunctions } from './pci-functions.js';
 
 export const CMDLINE = 'proc/cmdline';
 export const RELEASE = 'proc/sys/kernel/osrelease';
-/** The machine name of uname(2), since Linux 6.1. */
-export const ARCH = 'proc/sys/kernel/arch';
 export const CPUS = ['sys/devices/system/cpu/possible', 'sys/devices/system/cpu/present'] as const;
-
-const MIB = 2 ** 20;
 
 /** A machine as its files tell of it. */
 export interface CapturedMachine {
@@ -56,16 +53,11 @@ export function readCapturedMachine(root: string, { arch, devices = true }: Read
     const text = `${root} has no files of a machine (${sources.join(', ')}); expected a directory that 'khorus capture --dir' wrote`;
     throw new KhoError('KHO_ENOENT', text, { file: root });
   }
-  const archKnown = files.line(ARCH) ?? arch;
-  if (archKnown !== undefined && archKnown !== 'x86_64') throw otherArchitecture(files, archKnown);
+  const named = checkArchitectureName(files, arch);
   const notices: string[] = [];
   const cmdline = readCmdline(files, notices);
   const memory = readCapturedMemory(files, cmdline);
-  if (archKnown === undefined) {
-    // A PC's memory begins at 0. That of an arm64 or riscv64 machine does not, nor has it a firmware's map.
-    if (memory.map.ranges[0].base >= MIB) throw otherArchitecture(files, undefined);
-    notices.push(`${files.name(ARCH)} is missing; the machine is taken to be x86_64`);
-  }
+  if (!named) notices.push(`${files.name(ARCH)} ${files.absence(ARCH)}; the machine is taken to be x86_64`);
   notices.push(...memory.notices);
   const pci = devices ? readPciFunctions(files) : { functions: [], notices: [] };
   const net = devices ? readNetInterfaces(files) : { interfaces: [], notices: [] };
@@ -84,13 +76,6 @@ export function readCapturedMachine(root: string, { arch, devices = true }: Read
     interfaces: net.interfaces,
     notices,
   };
-}
-
-function otherArchitecture(files: CapturedFiles, arch: string | undefined): KhoError {
-  const file = files.name(arch === undefined ? IOMEM : ARCH);
-  const what = arch === undefined ? 'has no memory below 1 MiB, as every x86_64 machine has' : `is '${arch}'`;
-  const text = `the machine of ${files.root} is no x86_64, which alone is modelled so far: ${file} ${what}`;
-  return new KhoError('KHO_EOPNOTSUPP', text, { file });
 }
 
 /** The command line as it was, KHO switched on if it was off. */

@@ -11,15 +11,13 @@ import {
   totalOf,
   union,
 } from './address-ranges.js';
+import { checkArchitectureMemory, FIRST_PAGE, LEGACY_ROMS } from './architecture.js';
 import type { CapturedFiles } from './captured-files.js';
 import { FIRMWARE_MEMMAP, type MemmapEntry, readFirmwareMemmap } from './firmware-memmap.js';
-import { IOMEM, type Iomem, readIomem, SYSTEM_RAM } from './iomem.js';
+import { IOMEM, type Iomem, kernelOf, readIomem, SYSTEM_RAM } from './iomem.js';
 import { NODES, type NumaNodes, readNumaNodes } from './numa-nodes.js';
 
 const MIB = 2 ** 20;
-/** What x86-64 takes out of the firmware's map whatever that says: the first page, and the legacy ROMs (trim_bios_range()). */
-const FIRST_PAGE: AddressRange = { base: 0, end: PAGE_SIZE };
-const LEGACY_ROMS: AddressRange = { base: 0xa0000, end: MIB };
 /** Words of a command line that add memory to the firmware's map. */
 const ADDS_MEMORY: ReadonlySet<string> = new Set(['memmap', 'add_efi_memmap']);
 /** Words that take memory away (parse_memopt() and parse_memmap_opt() in arch/x86/kernel/e820.c). */
@@ -37,6 +35,7 @@ export interface CapturedMemory {
  * others serve.
  *
  * KHO_EINVAL, naming both files and the ranges, where they contradict each other; and where none of them is there.
+ * KHO_EOPNOTSUPP for the memory of another architecture than x86-64.
  */
 export function readCapturedMemory(files: CapturedFiles, cmdline: string): CapturedMemory {
   const notices: string[] = [];
@@ -45,21 +44,24 @@ export function readCapturedMemory(files: CapturedFiles, cmdline: string): Captu
   const iomem = shown === 'hidden' ? undefined : shown;
   const nodes = readNumaNodes(files);
   notices.push(...nodes.notices);
+  const source = iomem !== undefined ? IOMEM : memmap !== undefined ? FIRMWARE_MEMMAP : NODES;
   if (iomem === undefined) {
     const why = shown === 'hidden' ? 'hides its addresses from everyone but root' : files.absence(IOMEM);
-    const instead = memmap === undefined ? `memory blocks of ${files.name(NODES)}` : files.name(FIRMWARE_MEMMAP);
+    const instead = `${source === NODES ? 'memory blocks of ' : ''}${files.name(source)}`;
     notices.push(
       `${files.name(IOMEM)} ${why}; the memory map is made from ${instead} instead, without the place of the kernel and of a crash kernel`,
     );
   }
   const firmwareRam = memmap?.filter(({ type }) => type === SYSTEM_RAM) ?? [];
   const usable = usableMemory(files, { memmap, firmwareRam, iomem, nodes, cmdline, notices });
+  checkArchitectureMemory(files, iomem?.ram ?? [], union(usable, firmwareRam), source);
+  const image = iomem && kernelOf(files, iomem);
   checkBlocks(files, nodes, { memmap, usable: union(usable, firmwareRam), iomem });
   const ranges = spreadOverNodes(usable, nodes, notices);
   if (ranges.length === 0) throw files.invalid('', 'has no whole page of memory');
   const reserved = memmap?.filter(({ type }) => type !== SYSTEM_RAM) ?? iomem?.reserved ?? [];
   const known = ranges.map(({ base, size }) => ({ base, end: base + size }));
-  const kernel = iomem?.kernel && intersection([iomem.kernel], known)[0];
+  const kernel = image && intersection([image], known)[0];
   const taken = intersection(iomem?.taken ?? [], known);
   return {
     map: {

@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { KhoError } from '../errors.js';
+import { ARCH } from './architecture.js';
 import { CapturedFiles } from './captured-files.js';
-import { ARCH, CMDLINE, CPUS, RELEASE, type ReadMachineOptions } from './captured-machine.js';
+import { CMDLINE, CPUS, RELEASE, type ReadMachineOptions } from './captured-machine.js';
 import { FIRMWARE_MEMMAP } from './firmware-memmap.js';
 import { IOMEM } from './iomem.js';
 import { NET_INTERFACES } from './net-interfaces.js';

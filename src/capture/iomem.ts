@@ -12,6 +12,8 @@ const LINE = /^( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.+)$/;
 const FIRMWARE_TYPES =
   /^(reserved|acpi tables|acpi non-volatile storage|unusable memory|persistent memory.*|soft reserved|unknown e820 type)$/i;
 
+const KERNEL_PARTS = ['Kernel code', 'Kernel data', 'Kernel bss'];
+
 /** One resource. */
 export interface IomemEntry extends FoundRange {
   readonly name: string;
@@ -31,8 +33,8 @@ export interface Iomem {
   readonly driverManaged: readonly FoundRange[];
   /** Ranges of the firmware's map that are no memory. */
   readonly reserved: readonly FoundRange[];
-  /** From the first byte of the kernel's code to the last of its bss. */
-  readonly kernel?: FoundRange;
+  /** `Kernel code`, `Kernel data` and so on, in memory; of a kernel that is not cut see {@link kernelOf}. */
+  readonly kernelParts: readonly IomemEntry[];
   /** What is taken inside of memory: a crash kernel's, and what firmware left there. */
   readonly taken: readonly FoundRange[];
 }
@@ -54,13 +56,12 @@ export function readIomem(files: CapturedFiles): Iomem | 'hidden' | undefined {
   for (const range of [...ram, ...driverManaged]) {
     if (range.end > PHYS_ADDR_MAX) throw files.invalid(IOMEM, `has memory above 2^52: ${range.text}`);
   }
-  const kernel = kernelOf(nested);
   return {
     entries,
     ram,
     driverManaged,
     reserved: entries.filter(({ name, depth }) => depth === 0 && FIRMWARE_TYPES.test(name)),
-    ...(kernel && { kernel }),
+    kernelParts: nested.filter(({ name }) => name.startsWith('Kernel ')),
     taken: nested.filter(({ name }) => /^(crash kernel|reserved)$/i.test(name)),
   };
 }
@@ -107,9 +108,15 @@ function checkNesting(files: CapturedFiles, entries: readonly IomemEntry[]): voi
   }
 }
 
-function kernelOf(nested: readonly IomemEntry[]): FoundRange | undefined {
-  const parts = nested.filter(({ name }) => name.startsWith('Kernel '));
-  const code = parts.find(({ name }) => name === 'Kernel code');
-  if (code === undefined) return undefined;
-  return { base: code.base, end: Math.max(...parts.map(({ end }) => end)), where: code.where };
+/**
+ * From the first byte of the kernel's code to the last of its bss. KHO_EINVAL where a part is missing: x86-64 enters them all,
+ * whatever its configuration (setup_kernel_resources() in arch/x86/kernel/setup.c).
+ */
+export function kernelOf(files: CapturedFiles, { kernelParts }: Iomem): FoundRange {
+  const missing = KERNEL_PARTS.filter((part) => !kernelParts.some(({ name }) => name === part));
+  if (missing.length > 0) {
+    throw files.invalid(IOMEM, `has no ${missing.join(', ')} in ${SYSTEM_RAM}, as every x86_64 kernel has: it is cut`);
+  }
+  const [{ base, where }] = kernelParts;
+  return { base, end: Math.max(...kernelParts.map(({ end }) => end)), where };
 }

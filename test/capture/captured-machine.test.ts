@@ -16,6 +16,7 @@ import {
   type MachineFiles,
   microVmFiles,
   msiConfig,
+  nodeFiles,
   serverFiles,
   writeMachine,
 } from '../support/machine-files.js';
@@ -75,11 +76,34 @@ describe('a captured machine', () => {
     expect(machine.notices).toEqual([expect.stringMatching(/^KHO was off/)]);
   });
 
-  it('of another architecture is refused by its name, or because no memory is where a PC has some', () => {
+  it('of another architecture is refused by its name, or by its memory whatever its name: it lies where a PC has none', () => {
     expect(() => read({ 'proc/iomem': ARM_IOMEM, 'proc/sys/kernel/arch': 'aarch64\n' })).toThrow(
       error('KHO_EOPNOTSUPP', /no x86_64, which alone is modelled so far: .*arch is 'aarch64'/),
     );
-    expect(() => read({ 'proc/iomem': ARM_IOMEM })).toThrow(error('KHO_EOPNOTSUPP', /no memory below 1 MiB/));
+    const raspberryPi = iomemText([
+      [0x0, 0x3b3fffff, 'System RAM'],
+      [0x80000, 0x11dffff, '  Kernel code'],
+      [0x11e0000, 0x155ffff, '  reserved'],
+      [0x1560000, 0x17cffff, '  Kernel data'],
+    ]);
+    const s390 = iomemText([
+      [0x0, 0x1ffffffff, 'System RAM'],
+      [0x1000000, 0x1ffffff, '  Kernel code'],
+      [0x2000000, 0x27fffff, '  Kernel data'],
+      [0x2800000, 0x2bfffff, '  Kernel bss'],
+    ]);
+    const cases: [string, RegExp][] = [
+      [ARM_IOMEM, /iomem has no memory below 1 MiB/],
+      [raspberryPi, /iomem:1 has memory in the place of the legacy ROMs \(0xa0000-0xfffff\)/],
+      [s390, /iomem:1 has memory in the place of the legacy ROMs/],
+    ];
+    for (const [iomem, pattern] of cases) {
+      expect(() => read({ 'proc/iomem': iomem })).toThrow(error('KHO_EOPNOTSUPP', pattern));
+      // The arch file of a PC that another machine's iomem was copied beside.
+      expect(() => read({ ...microVmFiles(), 'proc/iomem': iomem })).toThrow(error('KHO_EOPNOTSUPP', pattern));
+    }
+    const blocks = { 'proc/sys/kernel/arch': 'x86_64\n', ...nodeFiles({ 0: [8, 9] }) };
+    expect(() => read(blocks)).toThrow(error('KHO_EOPNOTSUPP', /devices\/system\/node has no memory below 1 MiB/));
     const { 'proc/sys/kernel/arch': _, ...old } = microVmFiles();
     expect(read(old).notices).toContainEqual(
       expect.stringMatching(/arch is missing; the machine is taken to be x86_64/),

@@ -8,6 +8,7 @@ import {
   largeServerFiles,
   type MachineFiles,
   memmapFiles,
+  microVmFiles,
   nodeFiles,
   type Range,
   SERVER_IOMEM,
@@ -78,6 +79,16 @@ describe('the memory map of a captured machine', () => {
     expect(() => read({ 'proc/cmdline': '\n' })).toThrow(
       invalid(/nothing says where the memory .*\/iomem, .*memmap, .*node; as root/),
     );
+  });
+
+  it('is refused where iomem is cut before all of the kernel is listed, after whichever line', () => {
+    const lines = microVmFiles()['proc/iomem'] as string;
+    const upTo = (count: number) => ({ 'proc/iomem': lines.split('\n').slice(0, count).join('\n').concat('\n') });
+    const missing = ['Kernel code, Kernel data, Kernel bss', 'Kernel data, Kernel bss', 'Kernel bss'];
+    for (const [count, part] of [1, 2, 3, 4, 5].map((count) => [count, missing[Math.max(0, count - 3)]] as const)) {
+      expect(() => read(upTo(count))).toThrow(invalid(new RegExp(`iomem has no ${part} in System RAM.*: it is cut$`)));
+    }
+    expect(read(upTo(6)).map.kernel).toEqual({ address: 0x1000000, size: 0x1000000 });
   });
 
   it('tells the next kernel of no more memory than this one had', () => {
@@ -187,10 +198,10 @@ describe('the memory map of a captured machine', () => {
       const start = 2 ** 31 + index * 8192;
       return [start, start + 4095, 'Reserved'];
     });
-    const memory = read(memmapFiles([[0x100000, 0x3fffffff, 'System RAM'], ...many]));
-    expect(memory.map.firmware).toHaveLength(1);
+    const memory = read(memmapFiles([...SERVER_MEMMAP.slice(0, 1), [0x100000, 0x3fffffff, 'System RAM'], ...many]));
+    expect(memory.map.firmware).toHaveLength(2);
     expect(memory.notices.slice(1)).toEqual([
-      expect.stringMatching(/^200 ranges of firmware that are no memory are left out/),
+      expect.stringMatching(/^201 ranges of firmware that are no memory are left out/),
     ]);
   });
 
@@ -208,7 +219,7 @@ describe('the memory map of a captured machine', () => {
     const owners = fc.array(fc.option(fc.nat(3), { nil: undefined }), { minLength: 9, maxLength: 24 });
     fc.assert(
       fc.property(owners, fc.array(fc.boolean(), { minLength: 24, maxLength: 24 }), (nodes, hasMemory) => {
-        // Blocks below 1 MiB have the legacy hole; and a block on a node has memory, or it would be a contradiction.
+        // The first block has the legacy hole, and is on no node; and a block on a node has memory, or it would be a contradiction.
         const memory = nodes.map((nid, index) => index > 0 && (nid !== undefined || hasMemory[index]));
         fc.pre(memory.includes(true));
         const owned: Record<number, number[]> = {};
@@ -218,7 +229,7 @@ describe('the memory map of a captured machine', () => {
           has ? [[index * block, (index + 1) * block - 1, 'System RAM']] : [],
         );
         const found = read({
-          ...memmapFiles(ranges),
+          ...memmapFiles([[0x0, 0x9ffff, 'System RAM'], ...ranges]),
           ...(Object.keys(owned).length > 0 ? nodeFiles(owned, block) : {}),
         });
         const expected = memory.flatMap((has, index) => {
@@ -226,9 +237,9 @@ describe('the memory map of a captured machine', () => {
           const below = nodes.slice(1, index + 1).findLast((nid) => nid !== undefined);
           return [[index, below ?? nodes.slice(1).find((nid) => nid !== undefined) ?? 0]];
         });
-        const actual = found.map.ranges.flatMap(({ base, size, nid }) =>
-          Array.from({ length: size / block }, (_, at) => [base / block + at, nid]),
-        );
+        const actual = found.map.ranges
+          .slice(1)
+          .flatMap(({ base, size, nid }) => Array.from({ length: size / block }, (_, at) => [base / block + at, nid]));
         expect(actual).toEqual(expected);
       }),
       { numRuns: 30 },

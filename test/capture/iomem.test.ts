@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CapturedFiles } from '#dist/capture/captured-files.js';
-import { readIomem } from '#dist/capture/iomem.js';
+import { kernelOf, readIomem } from '#dist/capture/iomem.js';
 import { KhoError } from '#dist/errors.js';
 import { iomemText, SERVER_IOMEM, writeMachine } from '../support/machine-files.js';
 
@@ -13,7 +13,8 @@ const invalid = (pattern: RegExp) =>
 
 describe('/proc/iomem', () => {
   it('gives memory, what firmware reserved, the kernel and a crash kernel', () => {
-    const iomem = readIomem(filesWith(iomemText(SERVER_IOMEM)));
+    const files = filesWith(iomemText(SERVER_IOMEM));
+    const iomem = readIomem(files);
     if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
     expect(iomem.ram.map(({ base, end }) => [base, end])).toEqual([
       [0x1000, 0x9d400],
@@ -21,7 +22,7 @@ describe('/proc/iomem', () => {
       [0x30100000, 0x3fff1000],
       [0x100000000, 0x120000000],
     ]);
-    expect(iomem.kernel).toMatchObject({ base: 0x1000000, end: 0x3000000 });
+    expect(kernelOf(files, iomem)).toMatchObject({ base: 0x1000000, end: 0x3000000 });
     expect(iomem.taken).toMatchObject([{ base: 0x28000000, end: 0x2c000000 }]);
     expect(iomem.reserved).toHaveLength(6);
     expect(iomem.driverManaged).toEqual([]);

@@ -203,11 +203,16 @@ export function largeServerFiles(): MachineFiles {
     [0x100000, block - 1, 'System RAM'],
     [2 ** 32, end - 1, 'System RAM'],
   ];
+  const kernel: Range[] = [
+    [0x1000000, 0x1ffffff, '  Kernel code'],
+    [0x2000000, 0x2ffffff, '  Kernel data'],
+    [0x3000000, 0x3ffffff, '  Kernel bss'],
+  ];
   const devices = Object.entries(serverFiles()).filter(([path]) => /^sys\/(bus|class)\/|^proc\/sys\//.test(path));
   const blocks = (first: number, count: number) => Array.from({ length: count }, (_, index) => first + index);
   return {
     ...Object.fromEntries(devices),
-    'proc/iomem': iomemText([...memory.slice(0, 2), [0x1000000, 0x3ffffff, '  Kernel code'], memory[2]]),
+    'proc/iomem': iomemText([...memory.slice(0, 2), ...kernel, memory[2]]),
     // Scratch as in scenarios/big-host.yaml: what the kernel would take by default does not fit.
     'proc/cmdline': 'kho=on kho_scratch=512M,1G,7G\n',
     'sys/devices/system/cpu/possible': '0-95\n',
@@ -224,7 +229,9 @@ export function microVmFiles(): MachineFiles {
       [0x1000, 0x9fbff, 'System RAM'],
       [0x9fc00, 0xfffff, 'Reserved'],
       [0x100000, 0x1fffffff, 'System RAM'],
-      [0x1000000, 0x1ffffff, '  Kernel code'],
+      [0x1000000, 0x17fffff, '  Kernel code'],
+      [0x1800000, 0x1bfffff, '  Kernel data'],
+      [0x1c00000, 0x1ffffff, '  Kernel bss'],
     ]),
     'proc/cmdline': 'console=ttyS0 -- init-option kho=off\n',
     'proc/sys/kernel/osrelease': '6.12.0\n',
