@@ -22,6 +22,7 @@ const MIB = 2 ** 20;
 const ADDS_MEMORY: ReadonlySet<string> = new Set(['memmap', 'add_efi_memmap']);
 /** Words that take memory away (parse_memopt() and parse_memmap_opt() in arch/x86/kernel/e820.c). */
 const TAKES_MEMORY: ReadonlySet<string> = new Set(['mem', 'memmap']);
+const NOTHING_TAKES = 'neither mem= nor memmap= is on the command line';
 
 export interface CapturedMemory {
   readonly map: HostMemoryMap;
@@ -53,10 +54,11 @@ export function readCapturedMemory(files: CapturedFiles, cmdline: string): Captu
     );
   }
   const firmwareRam = memmap?.filter(({ type }) => type === SYSTEM_RAM) ?? [];
-  const usable = usableMemory(files, { memmap, firmwareRam, iomem, nodes, cmdline, notices });
+  const sources: Sources = { memmap, firmwareRam, iomem, nodes, cmdline, taking: takingWord(cmdline), notices };
+  const usable = usableMemory(files, sources);
   checkArchitectureMemory(files, iomem?.ram ?? [], union(usable, firmwareRam), source);
   const image = iomem && kernelOf(files, iomem);
-  checkBlocks(files, nodes, { memmap, usable: union(usable, firmwareRam), iomem });
+  checkBlocks(files, sources, usable);
   const ranges = spreadOverNodes(usable, nodes, notices);
   if (ranges.length === 0) throw files.invalid('', 'has no whole page of memory');
   const reserved = memmap?.filter(({ type }) => type !== SYSTEM_RAM) ?? iomem?.reserved ?? [];
@@ -82,12 +84,20 @@ interface Sources {
   readonly iomem: Iomem | undefined;
   readonly nodes: NumaNodes;
   readonly cmdline: string;
+  /** The name of the word on the command line that takes memory away. */
+  readonly taking: string | undefined;
   readonly notices: string[];
+}
+
+function takingWord(cmdline: string): string | undefined {
+  return tokenizeCommandLine(cmdline).find(
+    ({ name, value }) => TAKES_MEMORY.has(name) && value !== undefined && value !== 'nopentium',
+  )?.name;
 }
 
 /** What the kernel has, in order: iomem's, if it can be seen. */
 function usableMemory(files: CapturedFiles, sources: Sources): AddressRange[] {
-  const { memmap, firmwareRam, iomem, nodes, cmdline, notices } = sources;
+  const { memmap, firmwareRam, iomem, nodes, cmdline, taking, notices } = sources;
   if (iomem === undefined) {
     const ram = memmap === undefined ? nodes.blocks : firmwareRam;
     if (ram.length > 0) return difference(ram, [FIRST_PAGE, LEGACY_ROMS]);
@@ -112,14 +122,11 @@ function usableMemory(files: CapturedFiles, sources: Sources): AddressRange[] {
       throw new KhoError('KHO_EINVAL', contradiction, { file: files.name(IOMEM), address: part.base });
     notices.push(`${contradiction}; '${word.name}' on the command line adds memory, so ${files.name(IOMEM)} counts`);
   }
-  const taking = tokenizeCommandLine(cmdline).find(
-    ({ name, value }) => TAKES_MEMORY.has(name) && value !== undefined && value !== 'nopentium',
-  );
   if (taking === undefined) checkAllIsThere(files, firmwareRam, iomem);
   const withheld = totalOf(difference(firmwareRam, [...iomem.ram, FIRST_PAGE, LEGACY_ROMS]));
   if (withheld >= MIB) {
     const size = `${Math.round(withheld / MIB)} MiB`;
-    const why = taking === undefined ? '' : ` ('${taking.name}=' on the command line)`;
+    const why = taking === undefined ? '' : ` ('${taking}=' on the command line)`;
     notices.push(`the kernel has ${size} less than firmware says${why}: the next kernel is told so too`);
   }
   return union(iomem.ram);
@@ -134,33 +141,42 @@ function checkAllIsThere(files: CapturedFiles, firmwareRam: readonly FoundRange[
   const lost = firmwareRam.find((range) => intersection([range], listed).length === 0);
   if (lost === undefined) return;
   const text =
-    `${lost.where} calls ${rangeText(lost)} ${SYSTEM_RAM}, but ${files.name(IOMEM)} has nothing there, and neither mem= ` +
-    'nor memmap= is on the command line: the file is cut';
+    `${lost.where} calls ${rangeText(lost)} ${SYSTEM_RAM}, but ${files.name(IOMEM)} has nothing there, and ` +
+    `${NOTHING_TAKES}: the file is cut`;
   throw new KhoError('KHO_EINVAL', text, { file: files.name(IOMEM), address: lost.base });
 }
 
-/** A block of a node must have memory of one of the other sources, be it memory that was plugged in by a driver. */
-function checkBlocks(
-  files: CapturedFiles,
-  { blocks }: NumaNodes,
-  {
-    memmap,
-    usable,
-    iomem,
-  }: { memmap: readonly MemmapEntry[] | undefined; usable: readonly AddressRange[]; iomem: Iomem | undefined },
-): void {
-  const memory = union(usable, iomem?.driverManaged ?? []);
-  const empty = blocks.find((block) => intersection([block], memory).length === 0);
-  if (empty === undefined) return;
-  const sources = [...(iomem ? [IOMEM] : []), ...(memmap ? [FIRMWARE_MEMMAP] : [])].map((path) => files.name(path));
-  const text = `${empty.where} (${rangeText(empty)}) is memory of node ${empty.nid}, but ${sources.join(' and ')} have no memory there`;
-  throw new KhoError('KHO_EINVAL', text, { file: empty.where, address: empty.base });
+/**
+ * A block of a node must have memory of one of the other sources, be it memory that was plugged in by a driver. It is made of
+ * what the kernel had when it booted, or was given later: iomem has that too, if only as `Reserved` where the kernel took it away
+ * again.
+ */
+function checkBlocks(files: CapturedFiles, sources: Sources, usable: readonly AddressRange[]): void {
+  const { memmap, firmwareRam, iomem, nodes, taking } = sources;
+  const { ram = [], driverManaged = [], reserved = [] } = iomem ?? {};
+  const without = (memory: readonly AddressRange[]) => {
+    const [block, ...more] = nodes.blocks.filter((block) => intersection([block], memory).length === 0);
+    if (block === undefined) return undefined;
+    const others = more.length === 0 ? '' : ` (as ${more.length} more blocks are)`;
+    return { block, text: `${block.where} (${rangeText(block)}) is memory of node ${block.nid}${others}` };
+  };
+  const empty = without(union(usable, firmwareRam, driverManaged));
+  if (empty !== undefined) {
+    const tried = [...(iomem ? [IOMEM] : []), ...(memmap ? [FIRMWARE_MEMMAP] : [])].map((path) => files.name(path));
+    const text = `${empty.text}, but ${tried.join(' and ')} have no memory there`;
+    throw new KhoError('KHO_EINVAL', text, { file: empty.block.where, address: empty.block.base });
+  }
+  if (iomem === undefined || taking !== undefined) return;
+  const lost = without(union(ram, driverManaged, reserved));
+  if (lost === undefined) return;
+  const text = `${lost.text}, but ${files.name(IOMEM)} has none there, and ${NOTHING_TAKES}: the file is cut`;
+  throw new KhoError('KHO_EINVAL', text, { file: files.name(IOMEM), address: lost.block.base });
 }
 
 /** Whole pages of memory, each on the node of its block; where no block is, on that of the nearest block below, or above. */
 function spreadOverNodes(
   usable: readonly AddressRange[],
-  { nids, blocks }: NumaNodes,
+  { nids, populated, blocks }: NumaNodes,
   notices: string[],
 ): NodeMemory[] {
   if (nids.length > 1 && blocks.length === 0) {
@@ -169,7 +185,7 @@ function spreadOverNodes(
     );
   }
   const ranges: { base: number; end: number; nid: number }[] = [];
-  let stray = 0;
+  const stray: AddressRange[] = [];
   let next = 0;
   let nid = blocks[0]?.nid ?? nids[0] ?? 0;
   for (const range of usable) {
@@ -180,17 +196,22 @@ function spreadOverNodes(
       const inside = block !== undefined && block.base <= at;
       if (inside) nid = block.nid;
       const border = Math.min(end, (inside ? block.end : block?.base) ?? end);
-      if (!inside) stray += border - at;
+      if (!inside) stray.push({ base: at, end: border });
       const last = ranges.at(-1);
       if (last !== undefined && last.end === at && last.nid === nid) last.end = border;
       else ranges.push({ base: at, end: border, nid });
       at = border;
     }
   }
-  if (stray > 0 && blocks.length > 0) {
+  if (stray.length > 0 && blocks.length > 0) {
+    const shown = `${rangeText(stray[0])}${stray.length > 1 ? ` and ${stray.length - 1} more` : ''}`;
+    const size = Math.ceil(totalOf(stray) / MIB);
     notices.push(
-      `${Math.ceil(stray / MIB)} MiB of memory are in no node's blocks; they are taken to be on the node below them`,
+      `${size} MiB of memory are in no node's blocks (${shown}); they are taken to be on the node below them`,
     );
+  }
+  for (const nid of populated.filter((nid) => !ranges.some((range) => range.nid === nid))) {
+    notices.push(`node ${nid} is without memory here: that of its blocks is another node's, or not of the boot`);
   }
   return ranges.map(({ base, end, nid }) => ({ base: physicalAddress(base), size: end - base, nid }));
 }

@@ -120,6 +120,53 @@ describe('the memory map of a captured machine', () => {
     expect(read(taken, 'memmap=512M$4G').notices).toContainEqual(expect.stringMatching(/\('memmap=' on the command/));
   });
 
+  it('is refused where nodes have blocks of which a readable iomem has nothing, though firmware has', () => {
+    // As a range of firmware that iomem has in two lines, the second of which is lost.
+    const halved = SERVER_IOMEM.map(
+      ([start, last, type]): Range => [start, start === 2 ** 32 ? start + 0x7ffffff : last, type],
+    );
+    const files = { ...serverFiles(), 'proc/iomem': iomemText(halved) };
+    expect(() => read(files)).toThrow(
+      invalid(
+        /node1\/memory33 \(0x108000000-0x10fffffff\) is memory of node 1 \(as 2 more blocks are\), but .*iomem has none there/,
+      ),
+    );
+    expect(read(files, 'mem=4224M').notices).toContainEqual(expect.stringMatching(/384 MiB less than firmware says/));
+    const took = [...halved, [0x108000000, 0x11fffffff, 'Reserved'] as const].sort(([a], [b]) => a - b);
+    expect(nodesOf(read({ ...files, 'proc/iomem': iomemText(took) })).at(-1)).toEqual([1, 0x100000000, 0x108000000]);
+    // A block at the end of memory has but a part of it.
+    const { 'sys/devices/system/node/node1/memory35': _, ...server } = serverFiles();
+    const part = SERVER_IOMEM.map(
+      ([start, last, type]): Range => [start, start === 2 ** 32 ? 0x1100fffff : last, type],
+    );
+    expect(nodesOf(read({ ...server, 'proc/iomem': iomemText(part) })).at(-1)).toEqual([1, 0x100000000, 0x110100000]);
+  });
+
+  it('says of which nodes a shared block is, which memory is in no block, and which node is left without any', () => {
+    const memory = (nodes: Record<number, number[]>) =>
+      read({ 'proc/iomem': iomemText(SERVER_IOMEM), ...nodeFiles(nodes) });
+    const border = memory({ 0: [0, 1, 2, 3, 4], 1: [4, 5, 6, 7, 32, 33, 34, 35], 2: [4] });
+    expect(nodesOf(border).slice(1)).toEqual([
+      [0, 0x100000, 0x28000000],
+      [1, 0x28000000, 0x30000000],
+      [1, 0x30100000, 0x3fff1000],
+      [1, 0x100000000, 0x120000000],
+    ]);
+    expect(border.notices).toEqual([
+      "memory blocks on several nodes are taken to be the lowest one's: 4 (nodes 0, 1, 2)",
+      "node 2 is without memory here: that of its blocks is another node's, or not of the boot",
+    ]);
+    expect(memory({ 0: [0, 1, 2, 3, 4, 5, 6, 7], 1: [32, 33] }).notices).toEqual([
+      "256 MiB of memory are in no node's blocks (0x110000000-0x11fffffff); they are taken to be on the node below them",
+    ]);
+    expect(memory({ 0: [0, 1, 2, 3, 4, 5, 6, 7, 32], 1: [7, 32, 33, 34, 35] }).notices).toEqual([
+      "memory blocks on several nodes are taken to be the lowest one's: 7 (nodes 0, 1), and 1 more",
+    ]);
+    expect(memory({ 0: [0, 1, 2, 3, 4, 5], 1: [32] }).notices).toEqual([
+      expect.stringMatching(/^639 MiB .* \(0x30100000-0x3fff0fff and 1 more\)/),
+    ]);
+  });
+
   it('names no cause where the kernel took memory away itself: it is in iomem under another name', () => {
     const trimmed = SERVER_IOMEM.map(
       ([start, last, type]): Range => [start, last, start === 2 ** 32 ? 'Reserved' : type],
@@ -172,7 +219,15 @@ describe('the memory map of a captured machine', () => {
       [{ ...server, 'sys/firmware/memmap/9/start': '0x200000000\n' }, /memmap\/9\/end is missing/],
       [
         { ...server, 'sys/devices/system/memory/block_size_bytes': '8000001\n' },
-        /block_size_bytes is '8000001'; expected a size/,
+        /block_size_bytes is '8000001'; expected a power of two in hexadecimal, at least 8000000/,
+      ],
+      [
+        { ...server, 'sys/devices/system/memory/block_size_bytes': '100000\n' },
+        /block_size_bytes is '100000'; expected .* at least 8000000 \(128 MiB\)/,
+      ],
+      [
+        { ...server, ...nodeFiles({ 1: [0, 1, 2, 3] }) },
+        /node1\/memory1 is on node 0 too, as are the blocks on both sides of it; nodes share only blocks at their borders/,
       ],
     ];
     for (const [files, pattern] of cases) expect(() => read(files)).toThrow(invalid(pattern));
@@ -215,7 +270,7 @@ describe('the memory map of a captured machine', () => {
   });
 
   it('puts every page on the node of its block, else on that of the next one below, or above', () => {
-    const block = 2 ** 20;
+    const block = 2 ** 27;
     const owners = fc.array(fc.option(fc.nat(3), { nil: undefined }), { minLength: 9, maxLength: 24 });
     fc.assert(
       fc.property(owners, fc.array(fc.boolean(), { minLength: 24, maxLength: 24 }), (nodes, hasMemory) => {
