@@ -6,10 +6,12 @@ import {
   readCapturedMachine,
   redacted,
 } from '../capture/index.js';
+import { Host } from '../coordinator/index.js';
 import { KhoError } from '../errors.js';
 import { formatBytes, plural } from '../report/index.js';
-import { hostFieldsOf } from './scenario-host.js';
+import { hostFieldsOf, hostWith } from './scenario-host.js';
 import { EXIT_DONE, type Terminal } from './terminal.js';
+import { formatSize } from './units.js';
 
 export interface CaptureCommandOptions {
   /** Files that were copied from another machine; default: this one's. */
@@ -36,6 +38,7 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
   }
   const read = readCapturedMachine(root, { devices, ...(arch !== undefined && { arch }) });
   const machine = redact ? redacted(read) : read;
+  if (guestMemory !== undefined) checkItBoots(machine, guestMemory);
   for (const notice of machine.notices) terminal.say(`khorus: ${notice}`);
   if (dir !== undefined) {
     copyMachineFiles(root, dir, { devices, ...(arch !== undefined && { arch }) });
@@ -55,6 +58,17 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
     for (const line of scenarioLines(machine, guestMemory)) terminal.print(line);
   }
   return EXIT_DONE;
+}
+
+/** The option's error where the machine has no room for so much of guests: what is printed is to run as it stands. */
+function checkItBoots(machine: CapturedMachine, guestMemory: number): void {
+  try {
+    new Host(hostWith({ arch: machine.arch, guestMemory }, machine).host);
+  } catch (cause) {
+    const { code, message } = KhoError.from(cause);
+    const text = `with --guest-memory ${formatSize(guestMemory)} the machine does not boot: ${message}`;
+    throw new KhoError(code, text, { field: 'guest-memory' }, { cause });
+  }
 }
 
 /** The machine as a scenario file: one line a range and a device, so that it can be read and changed by hand. */

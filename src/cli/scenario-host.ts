@@ -63,8 +63,15 @@ export interface ScenarioHost {
 /** The host of a scenario, whose fields are checked; `directory` is what `from` is relative to. The errors of readCapturedMachine(). */
 export function hostOf(fields: HostFields, directory: string): ScenarioHost {
   const { from, devices, ...said } = fields;
-  const machine =
-    from === undefined ? undefined : readCapturedMachine(resolve(directory, from), { devices: devices !== false });
+  if (from === undefined) return hostWith(said, undefined);
+  return hostWith(said, readCapturedMachine(resolve(directory, from), { devices: devices !== false }));
+}
+
+/** A host of a machine that was captured, if there is one, and of what is said otherwise. */
+export function hostWith(
+  said: Omit<HostFields, 'from' | 'devices'>,
+  machine: CapturedMachine | undefined,
+): ScenarioHost {
   const memoryMap = machine?.memory ?? (said.memoryMap && memoryMapOf(said.memoryMap));
   const nodes = memoryMap ? new Set(memoryMap.ranges.map(({ nid }) => nid)).size : (said.nodes ?? 1);
   const memory = memoryMap?.ranges.reduce((sum, { size }) => sum + size, 0) ?? said.memory ?? 0;

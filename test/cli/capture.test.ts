@@ -79,6 +79,24 @@ test('a captured server of 1.5 TiB runs with most of it given to guests', async 
   expect(JSON.parse(run.stdout)).toMatchObject({ outcome: 'handed-over', failures: [] });
 });
 
+test('more for guests than the machine has room for is an error of the option, and nothing is printed', async () => {
+  const root = writeMachine(serverFiles());
+  const large = writeMachine({ ...largeServerFiles(), 'proc/cmdline': 'kho=on\n' });
+  const cases: [string, string, string, RegExp][] = [
+    [root, '1.4T', 'KHO_EINVAL', /--guest-memory 1468006M the machine does not boot: .* less than the host's memory/],
+    [root, '1200M', 'KHO_EINVAL', /--guest-memory 1200M .*: node 1 has 536870912 bytes of memory: too few/],
+    // The rest has no room for scratch as the kernel would scale it.
+    [large, '1.4T', 'KHO_ENOMEM', /--guest-memory 1468006M the machine does not boot: .*scratch/],
+  ];
+  for (const [from, size, code, message] of cases) {
+    const text = await khorus(['capture', '--from', from, '--guest-memory', size]);
+    expect(text).toMatchObject({ stdout: '', stderr: expect.stringMatching(message) });
+    expect(text.code).not.toBe(0);
+    const json = await khorus(['capture', '--from', from, '--guest-memory', size, '--json']);
+    expect(JSON.parse(json.stdout)).toMatchObject({ error: { code, message: expect.stringMatching(message) } });
+  }
+});
+
 test('a host may have nodes with gaps between their numbers; drivers and guests have memory on all of them', async () => {
   const directory = temporaryDirectory();
   writeFileSync(
