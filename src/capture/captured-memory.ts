@@ -59,6 +59,9 @@ export function readCapturedMemory(files: CapturedFiles, cmdline: string): Captu
   checkArchitectureMemory(files, iomem?.ram ?? [], union(usable, firmwareRam), source);
   const image = iomem && kernelOf(files, iomem);
   checkBlocks(files, sources, usable);
+  if (usable.length > FIRMWARE_RANGES_MAX) {
+    throw files.invalid(source, `has ${usable.length} ranges of memory; a boot record holds ${FIRMWARE_RANGES_MAX}`);
+  }
   const ranges = spreadOverNodes(usable, nodes, notices);
   if (ranges.length === 0) throw files.invalid('', 'has no whole page of memory');
   const reserved = memmap?.filter(({ type }) => type !== SYSTEM_RAM) ?? iomem?.reserved ?? [];

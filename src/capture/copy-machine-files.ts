@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { KhoError } from '../errors.js';
 import { ARCH } from './architecture.js';
@@ -19,7 +19,8 @@ import { PCI_DEVICES } from './pci-functions.js';
  */
 export function copyMachineFiles(from: string, to: string, { arch, devices = true }: ReadMachineOptions = {}): void {
   if (to === '') throw new KhoError('KHO_EINVAL', "'' is no name of a new directory", { file: to });
-  if (existsSync(to)) throw new KhoError('KHO_EEXIST', `${to} is there already; name a new directory`, { file: to });
+  if (isThere(resolve(to)))
+    throw new KhoError('KHO_EEXIST', `${to} is there already; name a new directory`, { file: to });
   const files = new CapturedFiles(from);
   const copy = new Map<string, string | Uint8Array>();
   const add = (path: string, content = files.bytes(path)): void => {
@@ -49,6 +50,15 @@ export function copyMachineFiles(from: string, to: string, { arch, devices = tru
     directories.push(...files.list(`${path}/queues`).map((queue) => `${path}/queues/${queue}`));
   }
   write(to, copy, directories);
+}
+
+/** Be it a link that leads nowhere, which no directory can be renamed to. What cannot be looked at cannot be made either, and that says why. */
+function isThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return false;
+  }
 }
 
 function write(to: string, copy: ReadonlyMap<string, string | Uint8Array>, directories: readonly string[]): void {

@@ -1,6 +1,7 @@
 import { PHYS_ADDR_MAX } from '../memblock/index.js';
 import { type FoundRange, rangeText, sorted } from './address-ranges.js';
 import type { CapturedFiles } from './captured-files.js';
+import { FIRMWARE_TYPES, SYSTEM_RAM } from './iomem.js';
 
 export const FIRMWARE_MEMMAP = 'sys/firmware/memmap';
 
@@ -14,7 +15,7 @@ export interface MemmapEntry extends FoundRange {
 
 /**
  * Reads /sys/firmware/memmap, in order of address. Undefined if there is none: only x86 has it, and not in every virtual
- * machine. KHO_EINVAL, naming the files, if a range is cut, ends above 2^52, or overlaps another: the kernel has sorted that
+ * machine. KHO_EINVAL, naming the files, if a range is cut, of no type that a kernel has, ends above 2^52, or overlaps another: the kernel has sorted that
  * out before it shows the map.
  */
 export function readFirmwareMemmap(files: CapturedFiles): MemmapEntry[] | undefined {
@@ -30,7 +31,14 @@ export function readFirmwareMemmap(files: CapturedFiles): MemmapEntry[] | undefi
       const where = files.name(path);
       if (last < base) throw files.invalid(path, `ends before it begins: ${text}`);
       if (last >= PHYS_ADDR_MAX) throw files.invalid(path, `is above 2^52: ${text}`);
-      return { base, end: last + 1, type: files.requiredLine(`${path}/type`), path, where };
+      const type = files.requiredLine(`${path}/type`);
+      if (type !== SYSTEM_RAM && !FIRMWARE_TYPES.test(type)) {
+        throw files.invalid(
+          `${path}/type`,
+          `is '${type.slice(0, 60)}'; expected a type such as ${SYSTEM_RAM} or Reserved`,
+        );
+      }
+      return { base, end: last + 1, type, path, where };
     }),
   );
   for (const [index, entry] of entries.entries()) {

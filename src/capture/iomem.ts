@@ -9,7 +9,7 @@ export const SYSTEM_RAM = 'System RAM';
 const INDENTED_LEVELS = 5;
 const LINE = /^( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.+)$/;
 /** What the firmware's map calls its ranges (e820_type_to_string() in arch/x86/kernel/e820.c), memory aside. */
-const FIRMWARE_TYPES =
+export const FIRMWARE_TYPES =
   /^(reserved|acpi tables|acpi non-volatile storage|unusable memory|persistent memory.*|soft reserved|unknown e820 type)$/i;
 
 const KERNEL_PARTS = ['Kernel code', 'Kernel data', 'Kernel bss'];

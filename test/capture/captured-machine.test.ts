@@ -234,6 +234,12 @@ describe('a captured machine', () => {
     expect(to(join(directory, 'no/copy'))).toThrow(
       error('KHO_ENOENT', /no\/copy cannot be written: there is no directory .*\/no$/),
     );
+    for (const target of ['nowhere', 'link']) {
+      const link = join(temporaryDirectory(), 'link');
+      symlinkSync(target, link);
+      expect(to(link)).toThrow(error('KHO_EEXIST', /link is there already/));
+      expect(to(`${link}/`)).toThrow(error('KHO_EEXIST', /link\/ is there already/));
+    }
     expect(to('/dev/null/x')).toThrow(error('KHO_EIO', /^\/dev\/null\/x cannot be written: ENOTDIR/));
     expect(to('/proc/x')).toThrow(error('KHO_EIO', /^\/proc\/x cannot be written: /));
     expect(readdirSync(directory)).toEqual([]);

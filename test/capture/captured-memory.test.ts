@@ -212,6 +212,10 @@ describe('the memory map of a captured machine', () => {
         { ...server, ...nodeFiles({ 1: [80] }) },
         /node1\/memory80 \(0x280000000-0x287ffffff\) is memory of node 1, but .*iomem and .*memmap have no memory there/,
       ],
+      [
+        { ...server, 'sys/firmware/memmap/3/type': 'System ROM\n' },
+        /memmap\/3\/type is 'System ROM'; expected a type such as System RAM or Reserved/,
+      ],
       [{ ...server, 'sys/firmware/memmap/3/end': '' }, /memmap\/3\/end is empty/],
       [{ ...server, 'sys/firmware/memmap/3/end': '0x2ffff' }, /memmap\/3\/end is cut/],
       [{ ...server, 'sys/firmware/memmap/3/end': '0x2fff\n' }, /memmap\/3 ends before it begins/],
@@ -258,6 +262,18 @@ describe('the memory map of a captured machine', () => {
     expect(memory.notices.slice(1)).toEqual([
       expect.stringMatching(/^201 ranges of firmware that are no memory are left out/),
     ]);
+  });
+
+  it('is refused with its source where a boot record has no room for its memory alone', () => {
+    const many = Array.from({ length: 128 }, (_, index): Range => {
+      const start = 2 ** 32 + index * 8192;
+      return [start, start + 4095, 'System RAM'];
+    });
+    const iomem = { 'proc/iomem': iomemText([...SERVER_IOMEM.slice(0, -2), ...many]) };
+    expect(() => read(iomem)).toThrow(invalid(/proc\/iomem has 131 ranges of memory; a boot record holds 128$/));
+    expect(() => read(memmapFiles([...SERVER_MEMMAP.slice(0, 2), ...many]))).toThrow(
+      invalid(/sys\/firmware\/memmap has 129 ranges of memory/),
+    );
   });
 
   it('of 1.5 TiB on four nodes has every page on the node of its block', () => {
