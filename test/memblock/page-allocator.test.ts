@@ -187,7 +187,7 @@ test('a free range must be memory of its node, and new', () => {
   const allocator = twoNodes();
   const before = allocator.statistics();
   for (const [base, size, nid] of [
-    [32 * MIB, PAGE_SIZE, 0], // the other node's
+    [3 * MIB, PAGE_SIZE, 1], // the other node's
     [2 * MIB, PAGE_SIZE, 0], // twice
     [3 * MIB, 2 * PAGE_SIZE, 0], // overlaps
     [31 * MIB, 2 * MIB, 0], // over the end
@@ -224,6 +224,23 @@ test('an allocator for 64 TiB works at once, up to its last page and over its cu
   expect([folio, last]).toEqual([64 * TIB - 2 * GIB, 64 * TIB - GIB]);
   expect(allocator.allocPages(0, 1, { exact: true })).toBe(8 * TIB - 8 * MIB);
   expect(thrown(() => allocator.free(at(64 * TIB), 1)).code).toBe('KHO_EINVAL');
+});
+
+test('a page behind a cut at 4 TiB that is not allocated is named when a range over the cut is freed', () => {
+  const CUT = 2 ** 42;
+  const allocator = new PageAllocator([{ base: at(CUT - 8 * MIB), size: 16 * MIB, nid: 0, backed: false }]);
+  allocator.addFreeRange(at(CUT - 8 * MIB), 16 * MIB, 0);
+  const runs = [1, 2].map(() => allocator.allocContiguous(2048, 0, { backed: false }));
+  expect(runs).toEqual([CUT - 8 * MIB, CUT]);
+  const missing = at(CUT + 5 * PAGE_SIZE);
+  allocator.free(missing, 1);
+  const before = [allocator.statistics({ backed: false }), allocator.buddyinfo()];
+  expect(thrown(() => allocator.free(runs[0], 4096))).toMatchObject({
+    code: 'KHO_EINVAL',
+    details: { address: missing },
+  });
+  expect([allocator.statistics({ backed: false }), allocator.buddyinfo()]).toEqual(before);
+  allocator.free(runs[0], 2048 + 5); // what is in front of it is allocated, still
 });
 
 test('contiguous memory lies at a multiple of its alignment, and of the lowest possible', () => {
