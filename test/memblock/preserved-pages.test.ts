@@ -222,6 +222,19 @@ test('calls agree with a model in which an object is preserved or not: all of a 
   );
 });
 
+test('a range of which a later object is not preserved stays as it was: none of its marks is taken back', () => {
+  const { preserved, folios } = newHost();
+  preserved.preservePages(page(6001), 15); // objects of 1, 2, 4 and 8 pages
+  preserved.unpreserveFolio(page(6008), 3);
+  const before = folios();
+  expect(before).toHaveLength(3);
+  expect(thrown(() => preserved.unpreservePages(page(6001), 15))).toMatchObject({
+    code: 'KHO_ENOENT',
+    details: { address: page(6008) },
+  });
+  expect(folios()).toEqual(before);
+});
+
 test('whatever page of the tracker is the last one, a range is preserved whole or not at all', () => {
   // Orders 0 to 10: each wants a leaf of its own.
   const [first, pages] = [AGAIN + 1, 1021 + 900];
