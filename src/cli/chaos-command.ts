@@ -30,7 +30,7 @@ export async function runChaos(
     const prepared =
       scenarioPath === undefined
         ? undefined
-        : await chaosScenario(planOf(await loadScenario(scenarioPath, { builtIn: builtInDrivers() })));
+        : await chaosScenario(planOf(await loadScenario(scenarioPath, { builtIn: builtInDrivers(), signal })));
     const summary = await chaos({
       seed,
       runs,

@@ -184,7 +184,7 @@ function buildProgram(streams: Streams, signal: AbortSignal, exit: (code: number
       example('dts out/kho/out/fdt', 'dts fdt --plain | diff - <(dtc -I dtb -O dts -q fdt)', 'dts - --json < fdt'),
     )
     .action(async (file: string, options: CommonOptions & { plain?: boolean }) => {
-      exit(await printDts(file, options, terminalOf(options)));
+      exit(await printDts(file, options, terminalOf(options), signal));
     });
 
   common(program.command('kexec'))

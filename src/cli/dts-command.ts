@@ -2,7 +2,7 @@ import { KhoError } from '../errors.js';
 import { formatDts } from '../fdt/index.js';
 import { BLOB_MAX, formatDecodedDts, openFdt, treeJson } from '../inspect/index.js';
 import { readRegularFile } from '../regular-file.js';
-import { readStdin } from './stdin.js';
+import { readStdin } from './input.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 
 /**
@@ -13,8 +13,9 @@ export async function printDts(
   path: string,
   { plain = false }: { readonly plain?: boolean },
   terminal: Terminal,
+  signal: AbortSignal,
 ): Promise<number> {
-  const bytes = path === '-' ? await readStdin() : await readRegularFile(path, 'the file', BLOB_MAX);
+  const bytes = path === '-' ? await readStdin(signal) : await readRegularFile(path, 'the file', BLOB_MAX);
   let opened: ReturnType<typeof openFdt>;
   try {
     opened = openFdt(bytes);

@@ -12,7 +12,7 @@ import {
   inspectPath,
 } from '../inspect/index.js';
 import { PAGE_SIZE } from '../memblock/index.js';
-import { readStdin } from './stdin.js';
+import { readStdin } from './input.js';
 import { EXIT_DONE, EXIT_FAILED, type Terminal } from './terminal.js';
 
 export interface InspectCommandOptions {
@@ -45,7 +45,7 @@ export async function inspectFile(
   }
   const report =
     path === '-'
-      ? await inspectStdin(options)
+      ? await inspectStdin(options, signal)
       : await inspectPath(path, { ...options, ...(await ownersOf(path, terminal)), signal });
   const failed = report.findings.some(isError);
   if (terminal.json) terminal.printJson({ ...report });
@@ -55,10 +55,10 @@ export async function inspectFile(
   return failed ? EXIT_FAILED : EXIT_DONE;
 }
 
-async function inspectStdin({ extract }: InspectCommandOptions): Promise<InspectReport> {
+async function inspectStdin({ extract }: InspectCommandOptions, signal: AbortSignal): Promise<InspectReport> {
   if (extract !== undefined)
     throw new KhoError('KHO_EINVAL', '--extract needs a memory image, which cannot come from stdin');
-  return inspectBytes(await readStdin(), 'stdin');
+  return inspectBytes(await readStdin(signal), 'stdin');
 }
 
 function isError({ severity }: InspectReport['findings'][number]): boolean {

@@ -32,7 +32,7 @@ export async function runScenario(
   terminal: Terminal,
   signal: AbortSignal,
 ): Promise<number> {
-  const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers() });
+  const scenario = await loadScenario(scenarioPath ?? DEFAULT_SCENARIO, { builtIn: builtInDrivers(), signal });
   for (const notice of scenario.notices ?? []) terminal.say(`khorus: ${notice}`);
   const kexec = kexecPlan(options, scenario.host.cmdline);
   const planned = planOf(scenario, options);

@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
 import { text as readText } from 'node:stream/consumers';
 import type { z } from 'zod';
 import type { PhaseTimes } from '../coordinator/phase-times.js';
@@ -17,6 +17,7 @@ import { KhoError } from '../errors.js';
 import type { DriverModule } from '../workers/run-description.js';
 import { resolveDriver } from './driver-module.js';
 import { findOrderProblems } from './driver-order.js';
+import { openInput, untilAborted } from './input.js';
 import { ScenarioDocument } from './scenario-document.js';
 import { CAPTURED_DRIVERS, hostOf, hostProblems } from './scenario-host.js';
 import { type ScenarioProblem, scenarioError } from './scenario-problem.js';
@@ -125,16 +126,18 @@ export function parseScenario(text: string, { file, directory, builtIn }: ParseS
 
 /**
  * {@link parseScenario} of a file, or of `stdin` for the path `-`; then drivers are looked for from the working directory.
- * KHO_ENOENT or KHO_EIO if the file cannot be read.
+ * The file may be a pipe, and `signal` ends the wait for what comes through it. KHO_ENOENT or KHO_EIO if it cannot be read; the
+ * reason of an abort.
  */
 export async function loadScenario(
   path: string,
-  { builtIn, stdin }: { builtIn: readonly DriverModule[]; stdin?: NodeJS.ReadableStream },
+  { builtIn, stdin, signal }: { builtIn: readonly DriverModule[]; stdin?: Readable; signal?: AbortSignal },
 ): Promise<Scenario> {
   if (path === '-') {
-    return parseScenario(await readText(stdin ?? process.stdin), { file: '<stdin>', directory: '.', builtIn });
+    const text = await readText(untilAborted(stdin ?? process.stdin, signal));
+    return parseScenario(text, { file: '<stdin>', directory: '.', builtIn });
   }
-  return parseScenario(await readScenarioFile(path), { file: path, builtIn });
+  return parseScenario(await readScenarioFile(path, signal), { file: path, builtIn });
 }
 
 /** Without the fields that are not there. */
@@ -238,10 +241,11 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   );
 }
 
-async function readScenarioFile(file: string): Promise<string> {
+async function readScenarioFile(file: string, signal: AbortSignal | undefined): Promise<string> {
   try {
-    return await readFile(file, 'utf8');
+    return await readText(untilAborted(openInput(file), signal));
   } catch (error) {
+    if (signal?.aborted) throw error;
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT') throw new KhoError('KHO_ENOENT', `there is no scenario ${file}`, { file }, { cause: error });
     const why = code === 'EISDIR' ? 'is a directory; expected a YAML file' : `cannot be read: ${String(code ?? error)}`;

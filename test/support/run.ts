@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const MAIN = join(ROOT, 'dist/cli/main.js');
+export const MAIN = join(ROOT, 'dist/cli/main.js');
 
 export interface CommandResult {
   readonly code: number | null;
@@ -16,7 +16,8 @@ export interface CommandResult {
 
 interface CommandOptions {
   readonly cwd?: string;
-  readonly input?: string;
+  /** What stdin holds; null: it stays open, and silent. Default: nothing. */
+  readonly input?: string | null;
   /** Variables beside those of this process. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -41,7 +42,7 @@ export function startKhorus(
     { cwd: options.cwd ?? ROOT, maxBuffer: 2 ** 26, env: { ...process.env, NO_COLOR: '1', ...options.env } },
     (_error, stdout, stderr) => finish({ code: child.exitCode, stdout, stderr }),
   );
-  child.stdin?.end(options.input ?? '');
+  if (options.input !== null) child.stdin?.end(options.input ?? '');
   return { child, ended };
 }
 
