@@ -1,5 +1,5 @@
 import { hex, PHYS_ADDR_MAX } from '../memblock/index.js';
-import type { FoundRange } from './address-ranges.js';
+import { type FoundRange, intersection, rangeText } from './address-ranges.js';
 import type { CapturedFiles } from './captured-files.js';
 
 export const IOMEM = 'proc/iomem';
@@ -10,7 +10,7 @@ const INDENTED_LEVELS = 5;
 const LINE = /^( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.+)$/;
 /** What the firmware's map calls its ranges (e820_type_to_string() in arch/x86/kernel/e820.c), memory aside. */
 export const FIRMWARE_TYPES =
-  /^(reserved|acpi tables|acpi non-volatile storage|unusable memory|persistent memory.*|soft reserved|unknown e820 type)$/i;
+  /^(reserved|acpi tables|acpi non-volatile storage|unusable memory|persistent memory( \(legacy\))?|soft reserved|unknown e820 type)$/i;
 
 const KERNEL_PARTS = ['Kernel code', 'Kernel data', 'Kernel bss'];
 
@@ -29,7 +29,7 @@ export interface Iomem {
   readonly entries: readonly FoundRange[];
   /** Memory that the kernel had at boot, or that was plugged in later. */
   readonly ram: readonly FoundRange[];
-  /** Memory of drivers that is used as the kernel's (`System RAM (kmem)`), which was not there at boot. */
+  /** Memory of drivers that is used as the kernel's (`System RAM (kmem)`; plain before 5.8), which was not there at boot. */
   readonly driverManaged: readonly FoundRange[];
   /** Ranges of the firmware's map that are no memory. */
   readonly reserved: readonly FoundRange[];
@@ -49,10 +49,14 @@ export function readIomem(files: CapturedFiles): Iomem | 'hidden' | undefined {
   const entries = parseIomem(files, text);
   if (entries.every(({ base, end }) => base === 0 && end === 1)) return 'hidden';
   checkNesting(files, entries);
-  const ram = entries.filter(({ name, depth }) => depth === 0 && name === SYSTEM_RAM);
-  const inRam = (entry: IomemEntry) => ram.some(({ base, end }) => base <= entry.base && entry.end <= end);
-  const nested = entries.filter((entry) => entry.depth === 1 && inRam(entry));
-  const driverManaged = entries.filter(({ name }) => name.startsWith(`${SYSTEM_RAM} (`));
+  const levelOf = levelsIn(entries);
+  const memory = entries.filter(({ name }) => name === SYSTEM_RAM);
+  const ram = memory.filter((entry) => levelOf(entry) === 0);
+  const nested = entries.filter((entry) => levelOf(entry) === 1 && ram.some((range) => isInside(entry, range)));
+  const driverManaged = [
+    ...memory.filter((entry) => levelOf(entry) > 0),
+    ...entries.filter(({ name }) => name.startsWith(`${SYSTEM_RAM} (`)),
+  ];
   for (const range of [...ram, ...driverManaged]) {
     if (range.end > PHYS_ADDR_MAX) throw files.invalid(IOMEM, `has memory above 2^52: ${range.text}`);
   }
@@ -60,10 +64,24 @@ export function readIomem(files: CapturedFiles): Iomem | 'hidden' | undefined {
     entries,
     ram,
     driverManaged,
-    reserved: entries.filter(({ name, depth }) => depth === 0 && FIRMWARE_TYPES.test(name)),
+    reserved: entries.filter((entry) => levelOf(entry) === 0 && FIRMWARE_TYPES.test(entry.name)),
     kernelParts: nested.filter(({ name }) => name.startsWith('Kernel ')),
     taken: nested.filter(({ name }) => /^(crash kernel|reserved)$/i.test(name)),
   };
+}
+
+/**
+ * How deep inside of others something is, windows of CXL aside: cxl_acpi puts them around what firmware gave out as memory
+ * at boot, and stretches them over all of it (add_cxl_resources()).
+ */
+function levelsIn(entries: readonly IomemEntry[]): (entry: IomemEntry) => number {
+  const windows = entries.filter(({ name }) => name.startsWith('CXL Window'));
+  return (entry) =>
+    entry.depth - windows.filter((window) => entry.depth > window.depth && isInside(entry, window)).length;
+}
+
+function isInside(inner: FoundRange, outer: FoundRange): boolean {
+  return outer.base <= inner.base && inner.end <= outer.end;
 }
 
 function parseIomem(files: CapturedFiles, text: string): IomemEntry[] {
@@ -110,13 +128,16 @@ function checkNesting(files: CapturedFiles, entries: readonly IomemEntry[]): voi
 
 /**
  * From the first byte of the kernel's code to the last of its bss. KHO_EINVAL where a part is missing: x86-64 enters them all,
- * whatever its configuration (setup_kernel_resources() in arch/x86/kernel/setup.c).
+ * whatever its configuration (setup_kernel_resources() in arch/x86/kernel/setup.c); and where something else is in its place.
  */
-export function kernelOf(files: CapturedFiles, { kernelParts }: Iomem): FoundRange {
+export function kernelOf(files: CapturedFiles, { kernelParts, taken }: Iomem): FoundRange {
   const missing = KERNEL_PARTS.filter((part) => !kernelParts.some(({ name }) => name === part));
   if (missing.length > 0) {
     throw files.invalid(IOMEM, `has no ${missing.join(', ')} in ${SYSTEM_RAM}, as every x86_64 kernel has: it is cut`);
   }
   const [{ base, where }] = kernelParts;
-  return { base, end: Math.max(...kernelParts.map(({ end }) => end)), where };
+  const kernel = { base, end: Math.max(...kernelParts.map(({ end }) => end)), where };
+  const other = taken.find((range) => intersection([range], [kernel]).length > 0);
+  if (other === undefined) return kernel;
+  throw files.invalid(IOMEM, `has ${rangeText(other)} (${other.where}) where the kernel is, ${rangeText(kernel)}`);
 }

@@ -37,8 +37,11 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
     throw new KhoError('KHO_EINVAL', text, { field: ours });
   }
   const read = readCapturedMachine(root, { devices, ...(arch !== undefined && { arch }) });
-  const machine = redact ? redacted(read) : read;
-  if (guestMemory !== undefined) checkItBoots(machine, guestMemory);
+  const captured = redact ? redacted(read) : read;
+  const failure = bootFailure(captured, guestMemory);
+  if (failure !== undefined && guestMemory !== undefined) throw failure;
+  const more = failure === undefined ? [] : [`${failure.message}: change the scenario before it can be run`];
+  const machine = { ...captured, notices: [...captured.notices, ...more] };
   for (const notice of machine.notices) terminal.say(`khorus: ${notice}`);
   if (dir !== undefined) {
     copyMachineFiles(root, dir, { devices, ...(arch !== undefined && { arch }) });
@@ -60,14 +63,16 @@ export function captureMachine(options: CaptureCommandOptions, terminal: Termina
   return EXIT_DONE;
 }
 
-/** The option's error where the machine has no room for so much of guests: what is printed is to run as it stands. */
-function checkItBoots(machine: CapturedMachine, guestMemory: number): void {
+/** Why the machine does not boot as it is printed: no room for so much of guests, or a small one's for scratch. */
+function bootFailure(machine: CapturedMachine, guestMemory: number | undefined): KhoError | undefined {
   try {
-    new Host(hostWith({ arch: machine.arch, guestMemory }, machine).host);
+    new Host(hostWith({ arch: machine.arch, ...(guestMemory !== undefined && { guestMemory }) }, machine).host);
+    return undefined;
   } catch (cause) {
     const { code, message } = KhoError.from(cause);
-    const text = `with --guest-memory ${formatSize(guestMemory)} the machine does not boot: ${message}`;
-    throw new KhoError(code, text, { field: 'guest-memory' }, { cause });
+    const how = guestMemory === undefined ? 'as it is' : `with --guest-memory ${formatSize(guestMemory)}`;
+    const field = guestMemory === undefined ? 'host' : 'guest-memory';
+    return new KhoError(code, `${how} the machine does not boot: ${message}`, { field }, { cause });
   }
 }
 

@@ -65,5 +65,6 @@ export function orderOf(bytes: number): number {
 
 /** An address as the kernel prints it: `0x` and lower-case hexadecimal. */
 export function hex(value: number | bigint): string {
+  if (typeof value === 'number' && !(Number.isInteger(value) && value >= 0)) return String(value); // no address at all
   return `0x${value.toString(16)}`;
 }

@@ -83,13 +83,18 @@ export class Memblock extends MemblockRegions {
     this.#khoScratchOnly = false;
   }
 
-  /** Memory that is not reserved, ascending; which memory regions count, `nid` and `flags` say (see {@link FreeRange}). */
+  /**
+   * Memory that is not reserved, ascending; which memory regions count, `nid` and `flags` say (see {@link FreeRange}).
+   * KHO_EINVAL unless they are whole numbers.
+   */
   freeRanges(nid = NUMA_NO_NODE, flags: number = MemblockFlags.NONE): Generator<FreeRange> {
+    checkNodeAndFlags(nid, flags);
     return freeRanges(this.memory, this.reserved, { nid, flags, movableNode: this.movableNode });
   }
 
   /** The same ranges, descending. */
   freeRangesReverse(nid = NUMA_NO_NODE, flags: number = MemblockFlags.NONE): Generator<FreeRange> {
+    checkNodeAndFlags(nid, flags);
     return freeRangesReverse(this.memory, this.reserved, { nid, flags, movableNode: this.movableNode });
   }
 
@@ -110,6 +115,7 @@ export class Memblock extends MemblockRegions {
 
   /** Whole pages of memory of a node, or of all, ascending (for_each_mem_pfn_range). */
   memPfnRanges(nid = NUMA_NO_NODE): Generator<PageFrameRange> {
+    checkNodeAndFlags(nid);
     return memPfnRanges(this.memory, nid);
   }
 
@@ -130,7 +136,6 @@ export class Memblock extends MemblockRegions {
       if (Number.isInteger(value) && value >= 0) continue;
       throw new KhoError('KHO_EINVAL', `${call}: ${value} is no ${what} in bytes`, { call });
     }
-    checkNodeAndFlags(nid, flags);
     const accessible = end === MEMBLOCK_ALLOC_ACCESSIBLE || end === MEMBLOCK_ALLOC_NOLEAKTRACE;
     // The first page is never given away: its address would be the answer for "nothing found".
     const low = Math.max(start, PAGE_SIZE);

@@ -44,8 +44,7 @@ export class MemoryMap<T extends MemoryRange> {
         size <= 0 ||
         !Number.isSafeInteger(base + size)
       ) {
-        const where = base >= 0 ? hex(base) : base; // perhaps NaN
-        const text = `the memory range at ${where} with ${size} bytes is malformed`;
+        const text = `the memory range at ${hex(base)} with ${size} bytes is malformed`;
         throw new KhoError('KHO_EINVAL', text, { address: base, size });
       }
       if (!Number.isInteger(nid) || nid < 0) {

@@ -41,6 +41,63 @@ describe('/proc/iomem', () => {
     });
   });
 
+  it('has plain System RAM for memory that a driver plugged in before Linux 5.8', () => {
+    const text = iomemText([
+      [0x1000, 0x9ffff, 'System RAM'],
+      [0x100000000, 0x1ffffffff, 'Persistent Memory'],
+      [0x100000000, 0x1ffffffff, '  dax0.0'],
+      [0x108000000, 0x1ffffffff, '    System RAM'],
+    ]);
+    expect(readIomem(filesWith(text))).toMatchObject({
+      ram: [{ base: 0x1000 }],
+      driverManaged: [{ base: 0x108000000, end: 0x200000000 }],
+    });
+  });
+
+  it('has memory of the boot inside of CXL windows, and the kernel perhaps with it', () => {
+    const files = filesWith(
+      iomemText([
+        [0x1000, 0x9ffff, 'System RAM'],
+        [0x100000000, 0x8ffffffff, 'CXL Window 0'],
+        [0x100000000, 0x7ffffffff, '  System RAM'],
+        [0x140000000, 0x1411fffff, '    Kernel code'],
+        [0x141200000, 0x1417fffff, '    Kernel data'],
+        [0x141800000, 0x141bfffff, '    Kernel bss'],
+        [0x200000000, 0x20fffffff, '    Crash kernel'],
+        [0x800000000, 0x80fffffff, '  Reserved'],
+        [0x810000000, 0x8ffffffff, '  region0'],
+        [0x810000000, 0x8ffffffff, '    dax0.0'],
+        [0x810000000, 0x8ffffffff, '      System RAM (kmem)'],
+      ]),
+    );
+    const iomem = readIomem(files);
+    if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+    expect(iomem).toMatchObject({
+      ram: [{ base: 0x1000 }, { base: 0x100000000, end: 0x800000000 }],
+      driverManaged: [{ base: 0x810000000, end: 0x900000000 }],
+      reserved: [{ base: 0x800000000 }],
+      taken: [{ base: 0x200000000, end: 0x210000000 }],
+    });
+    expect(kernelOf(files, iomem)).toMatchObject({ base: 0x140000000, end: 0x141c00000 });
+  });
+
+  it('is refused where something else is in the place of the kernel', () => {
+    const files = filesWith(
+      iomemText([
+        [0x100000, 0x2fffffff, 'System RAM'],
+        [0x1000000, 0x1ffffff, '  Kernel code'],
+        [0x2000000, 0x20fffff, '  Reserved'],
+        [0x2100000, 0x22fffff, '  Kernel data'],
+        [0x2300000, 0x23fffff, '  Kernel bss'],
+      ]),
+    );
+    const iomem = readIomem(files);
+    if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+    expect(() => kernelOf(files, iomem)).toThrow(
+      invalid(/has 0x2000000-0x20fffff \(.*iomem:3\) where the kernel is, 0x1000000-0x23fffff$/),
+    );
+  });
+
   it('is told apart where it hides its addresses, and where there is none', () => {
     const hidden = '00000000-00000000 : Reserved\n00000000-00000000 : System RAM\n  00000000-00000000 : Kernel code\n';
     expect(readIomem(filesWith(hidden))).toBe('hidden');

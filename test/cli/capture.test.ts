@@ -194,6 +194,18 @@ test('--json is the scenario as one document; what the machine lacks is said, al
   expect(text.stdout).toMatch(/^# KHO was off on this machine/m);
 });
 
+test('a machine without room for its scratch is printed, with a notice that it does not boot', async () => {
+  const iomem = String(microVmFiles()['proc/iomem']).replace('1fffffff : System RAM', '03efffff : System RAM');
+  const { code, stdout, stderr } = await khorus([
+    'capture',
+    '--from',
+    writeMachine({ ...microVmFiles(), 'proc/iomem': iomem }),
+  ]);
+  const notice =
+    /^(khorus:|#) as it is the machine does not boot: no room for the lowmem scratch area.*: change the scenario/m;
+  expect([code, stdout, stderr]).toEqual([0, expect.stringMatching(notice), expect.stringMatching(notice)]);
+});
+
 test('files that are cut or of another architecture are wrong usage, by file and line', async () => {
   const server = serverFiles();
   const iomem = String(server['proc/iomem']);

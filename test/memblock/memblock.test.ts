@@ -556,6 +556,9 @@ describe('what is no address, size or array', () => {
       () => memblock.reserve(physicalAddress(0), 4096, { nid }),
       () => memblock.setNode(physicalAddress(2 ** 20), 4096, memblock.memory, nid),
       () => memblock.allocNode(64, 64, nid),
+      () => memblock.freeRanges(nid),
+      () => memblock.freeRangesReverse(nid),
+      () => memblock.memPfnRanges(nid),
       () => new Memblock({ ...before, memory: [{ ...before.memory[0], nid }] }),
     ]) {
       expect(thrown(call)).toMatchObject({ code: 'KHO_EINVAL', message: `${nid} is no number of a node` });

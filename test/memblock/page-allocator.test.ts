@@ -357,6 +357,8 @@ test('a wrong argument is told with its call, and with the place if there is one
     ['allocExact: 2000 pages exceed', { call: 'allocExact' }, () => allocator.allocExact(2000, 0)],
     ['allocContiguous: 1.5 is not', { call: 'allocContiguous' }, () => allocator.allocContiguous(1.5, 0)],
     ['free: 0 is not a number', { call: 'free', address: MIB }, () => allocator.free(at(MIB), 0)],
+    ['free: 1 pages at -4096 are not', { call: 'free' }, () => allocator.free(-PAGE_SIZE as PhysicalAddress, 1)],
+    ['free: 0.5 is', { call: 'free' }, () => allocator.free(0.5 as PhysicalAddress, 1)],
     [
       'addFreeRange: 0x64 is not',
       { address: 100, size: PAGE_SIZE },
