@@ -11,7 +11,7 @@ import { BLOB_MAX } from '../inspect/index.js';
  */
 export function openInput(path: string): Readable {
   // Else opening a pipe would wait for its writer. That there is none yet is not its end: nothing is read until there was one.
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   if (isatty(fd)) return new ReadStream(fd);
   if (fstatSync(fd).isFIFO()) return new Socket({ fd, writable: false });
   return createReadStream(path, { fd });

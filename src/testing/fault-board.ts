@@ -8,7 +8,8 @@ import type { Fault, FaultCallback } from './fault.js';
  *   [3]  RUNNING   callbacks under way that have not met a fault
  *   [4]  SEQUENCE  the last stamp that was given out
  *   [5]  CALLS     how many threads have announced something
- *   [6…] FAULTS    for each fault: how often it has fired
+ *   [6]  BEGUN     how many callbacks have begun
+ *   [7…] FAULTS    for each fault: how often it has fired
  *   […]  ANNOUNCED a ring of what threads want: STATE, THREAD
  *   […]  INSTANCES for each instance: see InstanceJournal
  *   […]  the plan's text, UTF-8
@@ -21,7 +22,8 @@ const BYTES = 2;
 const RUNNING = 3;
 const SEQUENCE = 4;
 const CALLS = 5;
-const FAULTS = 6;
+const BEGUN = 6;
+const FAULTS = 7;
 const MAX_FAULTS = 64;
 const ANNOUNCED = FAULTS + MAX_FAULTS;
 /** More than threads that can be at a fault at a time. */
@@ -180,6 +182,7 @@ export class FaultBoard {
 
   enter(): void {
     Atomics.add(this.#words, RUNNING, 1);
+    Atomics.add(this.#words, BEGUN, 1);
   }
 
   leave(): void {
@@ -189,6 +192,11 @@ export class FaultBoard {
   /** Callbacks under way that have not met a fault: they end by themselves. */
   get running(): number {
     return Atomics.load(this.#words, RUNNING);
+  }
+
+  /** How many callbacks have begun so far, modulo 2^32. */
+  get begun(): number {
+    return Atomics.load(this.#words, BEGUN);
   }
 
   /** Main thread, while no callback runs: a thread that died cannot have left. */

@@ -3,7 +3,12 @@ import { FAULT_STATES } from './fault-board.js';
 import type { WorkerWatch } from './worker-watch.js';
 
 /** How long callbacks that are under way beside one that hangs may take to end, before the clock goes on regardless. */
-const OTHERS_MS = 200;
+const OTHERS_MS = 500;
+/**
+ * How long none must have begun, for a thread to be between two of them: on a busy machine it may stand still there, and
+ * would be ended with a callback that has returned, but of which nobody knows yet.
+ */
+const SETTLED_MS = 50;
 /** While something hangs; it is ended by whoever the clock has told. */
 const STEP_MS = 2;
 /** A ring is not missed; this is for the process's own liveness. */
@@ -15,7 +20,7 @@ export interface FaultWatchParts {
   /** Gets the ids of the threads that must not live on. */
   readonly struck: Set<number>;
   readonly onAbort: () => void;
-  /** Called every other millisecond while that thread hangs and nothing else runs. */
+  /** Called every other millisecond while that thread hangs, and nothing else runs or has begun lately. */
   readonly onHang: (thread: number) => void;
 }
 
@@ -28,6 +33,8 @@ export class FaultWatch implements AsyncDisposable {
   readonly #loop: Promise<void>;
   readonly #hanging = new Map<number, number>();
   #stopped = false;
+  #begun = 0;
+  #lastBegun = 0;
 
   constructor(parts: FaultWatchParts) {
     this.#parts = parts;
@@ -60,10 +67,16 @@ export class FaultWatch implements AsyncDisposable {
 
   #goOn(): void {
     const { board, workers, onHang } = this.#parts;
+    const now = performance.now();
+    if (board.running > 0 || board.begun !== this.#begun) {
+      this.#begun = board.begun;
+      this.#lastBegun = now;
+    }
+    const isSettled = now - this.#lastBegun >= SETTLED_MS;
     for (const [thread, since] of this.#hanging) {
       if (!workers.isAlive(thread)) this.#hanging.delete(thread);
       // What is under way beside it is no hang: it is given the time to end before the clock says that it is one.
-      else if (board.running === 0 || performance.now() - since > OTHERS_MS) onHang(thread);
+      else if (isSettled || now - since > OTHERS_MS) onHang(thread);
     }
   }
 }
