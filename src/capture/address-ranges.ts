@@ -38,6 +38,11 @@ export function union(...lists: readonly (readonly AddressRange[])[]): AddressRa
   return joined;
 }
 
+/** Whether a range shares a byte with any of `others`. */
+export function overlapsAny({ base, end }: AddressRange, others: readonly AddressRange[]): boolean {
+  return others.some((other) => base < other.end && other.base < end);
+}
+
 /** What is in both. */
 export function intersection(a: readonly AddressRange[], b: readonly AddressRange[]): AddressRange[] {
   return difference(a, difference(a, b));

@@ -1,6 +1,6 @@
 import { KhoError } from '../errors.js';
 import { PAGE_SIZE } from '../memblock/index.js';
-import { type AddressRange, type FoundRange, intersection } from './address-ranges.js';
+import { type AddressRange, type FoundRange, overlapsAny } from './address-ranges.js';
 import type { CapturedFiles } from './captured-files.js';
 
 /** The machine name of uname(2), since Linux 6.1. */
@@ -29,7 +29,7 @@ export function checkArchitectureMemory(
   memory: readonly AddressRange[],
   source: string,
 ): void {
-  const overRoms = ram.find((range) => intersection([range], [LEGACY_ROMS]).length > 0);
+  const overRoms = ram.find((range) => overlapsAny(range, [LEGACY_ROMS]));
   if (overRoms !== undefined) {
     const what = 'has memory in the place of the legacy ROMs (0xa0000-0xfffff), where the kernel of x86_64 has none';
     throw otherArchitecture(files, overRoms.where, what, files.name(source));

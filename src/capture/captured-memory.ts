@@ -7,6 +7,7 @@ import {
   difference,
   type FoundRange,
   intersection,
+  overlapsAny,
   rangeText,
   totalOf,
   union,
@@ -141,7 +142,7 @@ function usableMemory(files: CapturedFiles, sources: Sources): AddressRange[] {
  */
 function checkAllIsThere(files: CapturedFiles, firmwareRam: readonly FoundRange[], { entries }: Iomem): void {
   const listed = union(entries, [FIRST_PAGE, LEGACY_ROMS]);
-  const lost = firmwareRam.find((range) => intersection([range], listed).length === 0);
+  const lost = firmwareRam.find((range) => !overlapsAny(range, listed));
   if (lost === undefined) return;
   const text =
     `${lost.where} calls ${rangeText(lost)} ${SYSTEM_RAM}, but ${files.name(IOMEM)} has nothing there, and ` +
@@ -158,7 +159,7 @@ function checkBlocks(files: CapturedFiles, sources: Sources, usable: readonly Ad
   const { memmap, firmwareRam, iomem, nodes, taking } = sources;
   const { ram = [], driverManaged = [], reserved = [] } = iomem ?? {};
   const without = (memory: readonly AddressRange[]) => {
-    const [block, ...more] = nodes.blocks.filter((block) => intersection([block], memory).length === 0);
+    const [block, ...more] = nodes.blocks.filter((block) => !overlapsAny(block, memory));
     if (block === undefined) return undefined;
     const others = more.length === 0 ? '' : ` (as ${more.length} more blocks are)`;
     return { block, text: `${block.where} (${rangeText(block)}) is memory of node ${block.nid}${others}` };

@@ -1,5 +1,5 @@
 import { hex, PHYS_ADDR_MAX } from '../memblock/index.js';
-import { type FoundRange, intersection, rangeText } from './address-ranges.js';
+import { type FoundRange, overlapsAny, rangeText } from './address-ranges.js';
 import type { CapturedFiles } from './captured-files.js';
 
 export const IOMEM = 'proc/iomem';
@@ -113,7 +113,7 @@ function checkNesting(files: CapturedFiles, entries: readonly IomemEntry[]): voi
     if (entry.depth > 0 && parent === undefined) {
       throw files.invalid(IOMEM, 'is inside of a range that is not there; the file is cut', index + 1);
     }
-    if (parent !== undefined && (entry.base < parent.base || entry.end > parent.end)) {
+    if (parent !== undefined && !isInside(entry, parent)) {
       const text = `has ${entry.text}, which is not inside of ${parent.text} (${parent.where})`;
       throw files.invalid(IOMEM, text, index + 1);
     }
@@ -137,7 +137,7 @@ export function kernelOf(files: CapturedFiles, { kernelParts, taken }: Iomem): F
   }
   const [{ base, where }] = kernelParts;
   const kernel = { base, end: Math.max(...kernelParts.map(({ end }) => end)), where };
-  const other = taken.find((range) => intersection([range], [kernel]).length > 0);
+  const other = taken.find((range) => overlapsAny(range, [kernel]));
   if (other === undefined) return kernel;
   throw files.invalid(IOMEM, `has ${rangeText(other)} (${other.where}) where the kernel is, ${rangeText(kernel)}`);
 }

@@ -20,7 +20,7 @@ import {
   type Scratch,
   SharedPhysicalMemory,
 } from '../memblock/index.js';
-import { checkKernelPlace, checkMemoryMap } from './host-memory-map.js';
+import { checkKernelPlace, checkMemoryMap, firstOverlapping } from './host-memory-map.js';
 import { Inheritance, unclaimedParts } from './inheritance.js';
 import type { HostOptions } from './plan.js';
 
@@ -116,7 +116,7 @@ export function reserveGuestMemory(
 ): void {
   for (const { base, size, nid, backed } of ranges) {
     if (backed) continue;
-    const other = others.find(({ address, size: bytes }) => address < base + size && base < address + bytes);
+    const other = firstOverlapping(others, { address: base, size });
     if (other !== undefined) {
       const text = `the guests' memory at ${hex(base)} (${hex(size)} bytes) would take in what is at ${hex(other.address)}`;
       throw new KhoError('KHO_EINVAL', text, { field: 'host.guestMemory', address: base });

@@ -65,11 +65,15 @@ export function checkMemoryMap({ firmware, ranges, kernel, reserved = [] }: Host
 
 /** KHO_EINVAL if the running kernel, wherever it was placed, lies in memory that is reserved for something else. */
 export function checkKernelPlace(kernel: BootRange, reserved: readonly BootRange[]): void {
-  const end = kernel.address + kernel.size;
-  const other = reserved.find(({ address, size }) => address < end && kernel.address < address + size);
+  const other = firstOverlapping(reserved, kernel);
   if (other === undefined) return;
   const [what, where] = [other, kernel].map(({ address, size }) => rangeText({ base: address, size }));
   throw invalid(`${what} is reserved, but the kernel is at ${where}`, other.address, 'reserved');
+}
+
+/** The first of `ranges` that shares a byte with another. */
+export function firstOverlapping(ranges: readonly BootRange[], { address, size }: BootRange): BootRange | undefined {
+  return ranges.find((range) => range.address < address + size && address < range.address + range.size);
 }
 
 function checkOrder(field: string, ranges: readonly { base: number; size: number }[]): void {

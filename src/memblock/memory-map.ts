@@ -1,5 +1,5 @@
 import { KhoError } from '../errors.js';
-import { hex, type PhysicalAddress } from './address.js';
+import { hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
 
 /** A stretch of the host's memory on one NUMA node. */
 export interface MemoryRange {
@@ -143,6 +143,13 @@ export class MemoryMap<T extends MemoryRange> {
     const access = at === address ? '' : ` (access of ${length} bytes at ${hex(address)})`;
     throw new KhoError('KHO_EFAULT', `${hex(at)} is ${why}${access}`, { address: at, size: length });
   }
+}
+
+/** KHO_EINVAL unless the range is made of whole pages below {@link PHYS_ADDR_MAX}. */
+export function checkWholePages({ base, size }: Pick<MemoryRange, 'base' | 'size'>): void {
+  if (base % PAGE_SIZE === 0 && size % PAGE_SIZE === 0 && base >= 0 && base + size <= PHYS_ADDR_MAX) return;
+  const text = `the memory range ${hex(base)}-${hex(base + size)} is not made of whole pages below 2^52`;
+  throw new KhoError('KHO_EINVAL', text, { address: base, size });
 }
 
 function checkLength(length: number): void {

@@ -6,11 +6,10 @@ import {
   MAX_ORDER_NR_PAGES,
   MAX_PAGE_ORDER,
   PAGE_SIZE,
-  PHYS_ADDR_MAX,
   type PhysicalAddress,
 } from './address.js';
 import { BuddyArea } from './buddy-area.js';
-import { MemoryMap, type MemoryRange } from './memory-map.js';
+import { checkWholePages, MemoryMap, type MemoryRange } from './memory-map.js';
 
 /** Memory of one NUMA node: what is backed, or what is not. */
 export interface NodeStatistics {
@@ -83,10 +82,7 @@ export class PageAllocator {
     const zones: Zone[] = [];
     const ranges = new MemoryMap(memory).ranges.map((range): ZonedRange => {
       const { base, size, nid, backed } = range;
-      if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || base + size > PHYS_ADDR_MAX) {
-        const text = `the memory range ${hex(base)}-${hex(base + size)} is not made of whole pages below 2^52`;
-        throw invalid('PageAllocator', text, base, size);
-      }
+      checkWholePages(range);
       let zone = zones.find((one) => one.nid === nid && one.backed === backed);
       if (zone === undefined) {
         zone = { nid, backed, areas: [], allocated: 0, peak: 0 };

@@ -1,7 +1,7 @@
 import { KhoError } from '../errors.js';
 import { after, hex, PAGE_SIZE, PHYS_ADDR_MAX, type PhysicalAddress } from './address.js';
 import { type ByteOrder, IntegerAccess } from './integer-access.js';
-import { MemoryMap, type MemoryRange, type Piece } from './memory-map.js';
+import { checkWholePages, MemoryMap, type MemoryRange, type Piece } from './memory-map.js';
 import { Segment, type SegmentHandle } from './segment.js';
 
 /**
@@ -106,10 +106,7 @@ export class SharedPhysicalMemory extends IntegerAccess implements PhysicalMemor
     const map = new MemoryMap(ranges);
     const segments: Segment[] = [];
     for (const { base, size, nid, backed } of map.ranges) {
-      if (base % PAGE_SIZE !== 0 || size % PAGE_SIZE !== 0 || base < 0 || base + size > PHYS_ADDR_MAX) {
-        const text = `the memory range ${hex(base)}-${hex(base + size)} is not made of whole pages below 2^52`;
-        throw new KhoError('KHO_EINVAL', text, { address: base, size });
-      }
+      checkWholePages({ base, size });
       for (let offset = 0; offset < size; ) {
         const start = after(base, offset);
         const length = Math.min(size - offset, backed ? SEGMENT_SIZE - (start % SEGMENT_SIZE) : size);

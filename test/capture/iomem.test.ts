@@ -3,19 +3,26 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CapturedFiles } from '#dist/capture/captured-files.js';
-import { kernelOf, readIomem } from '#dist/capture/iomem.js';
+import { type Iomem, kernelOf, readIomem } from '#dist/capture/iomem.js';
 import { KhoError } from '#dist/errors.js';
 import { iomemText, SERVER_IOMEM, writeMachine } from '../support/machine-files.js';
 
 const filesWith = (text: string | Uint8Array) => new CapturedFiles(writeMachine({ 'proc/iomem': text }));
+
+/** What a file says that hides nothing. */
+function shown(files: CapturedFiles): Iomem {
+  const iomem = readIomem(files);
+  if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+  return iomem;
+}
+
 const invalid = (pattern: RegExp) =>
   expect.objectContaining({ code: 'KHO_EINVAL', message: expect.stringMatching(pattern) });
 
 describe('/proc/iomem', () => {
   it('gives memory, what firmware reserved, the kernel and a crash kernel', () => {
     const files = filesWith(iomemText(SERVER_IOMEM));
-    const iomem = readIomem(files);
-    if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+    const iomem = shown(files);
     expect(iomem.ram.map(({ base, end }) => [base, end])).toEqual([
       [0x1000, 0x9d400],
       [0x100000, 0x30000000],
@@ -70,8 +77,7 @@ describe('/proc/iomem', () => {
         [0x810000000, 0x8ffffffff, '      System RAM (kmem)'],
       ]),
     );
-    const iomem = readIomem(files);
-    if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+    const iomem = shown(files);
     expect(iomem).toMatchObject({
       ram: [{ base: 0x1000 }, { base: 0x100000000, end: 0x800000000 }],
       driverManaged: [{ base: 0x810000000, end: 0x900000000 }],
@@ -91,8 +97,7 @@ describe('/proc/iomem', () => {
         [0x2300000, 0x23fffff, '  Kernel bss'],
       ]),
     );
-    const iomem = readIomem(files);
-    if (iomem === undefined || iomem === 'hidden') throw new Error('it is there to be read');
+    const iomem = shown(files);
     expect(() => kernelOf(files, iomem)).toThrow(
       invalid(/has 0x2000000-0x20fffff \(.*iomem:3\) where the kernel is, 0x1000000-0x23fffff$/),
     );

@@ -13,6 +13,17 @@ const GOOD: HostMemoryMap = {
   reserved: [taken(120 * MIB, 16 * MIB)],
 };
 
+const hostWith = (memoryMap: HostMemoryMap) =>
+  new Host({
+    arch: 'x86_64',
+    memory: 511 * MIB,
+    nodes: 2,
+    cpus: 2,
+    cmdline: 'kho=on kho_scratch=16M,16M,16M',
+    release: '7.2.0',
+    memoryMap,
+  });
+
 describe('a memory map', () => {
   it('is refused where it contradicts itself, with the ranges and the field', () => {
     const cases: [Partial<HostMemoryMap>, RegExp, string][] = [
@@ -46,16 +57,7 @@ describe('a memory map', () => {
   });
 
   it('is refused where what is reserved overlaps the kernel, wherever the kernel was placed', () => {
-    const at = (map: HostMemoryMap) => () =>
-      new Host({
-        arch: 'x86_64',
-        memory: 511 * MIB,
-        nodes: 2,
-        cpus: 2,
-        cmdline: 'kho=on kho_scratch=16M,16M,16M',
-        release: '7.2.0',
-        memoryMap: map,
-      });
+    const at = (map: HostMemoryMap) => () => hostWith(map);
     const { kernel: _, ...withoutKernel } = GOOD;
     expect(at({ ...GOOD, reserved: [taken(87 * MIB, 2 * MIB)] })).toThrow(
       expect.objectContaining({
@@ -69,15 +71,7 @@ describe('a memory map', () => {
   });
 
   it('is the memory of a host: its nodes, its kernel and what is taken beside it', () => {
-    const host = new Host({
-      arch: 'x86_64',
-      memory: 511 * MIB,
-      nodes: 2,
-      cpus: 2,
-      cmdline: 'kho=on kho_scratch=16M,16M,16M',
-      release: '7.2.0',
-      memoryMap: GOOD,
-    });
+    const host = hostWith(GOOD);
     expect(host.memory.ranges.map(({ base, size, nid }) => ({ base, size, nid }))).toEqual(GOOD.ranges);
     expect(host.firmware).toEqual(GOOD.firmware);
     expect(host.pages.statistics().map(({ nid }) => nid)).toEqual([0, 4]);
