@@ -1,13 +1,5 @@
 import { KhoError } from '../errors.js';
-import {
-  after,
-  alignUp,
-  hex,
-  MAX_ORDER_NR_PAGES,
-  MAX_PAGE_ORDER,
-  PAGE_SIZE,
-  type PhysicalAddress,
-} from './address.js';
+import { after, alignUp, hex, MAX_ORDER_NR_PAGES, MAX_PAGE_ORDER, PAGE_SIZE, type PhysicalAddress } from './address.js';
 import { BuddyArea } from './buddy-area.js';
 import { checkWholePages, MemoryMap, type MemoryRange } from './memory-map.js';
 
